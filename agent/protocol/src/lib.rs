@@ -1,0 +1,40 @@
+//! What the host's supervisor and the agent in the guest say to each other.
+//!
+//! One control connection over vsock carries [`Frame`]s: the agent dials the host's [`CONTROL_PORT`],
+//! sends [`Hello`], and gets [`Welcome`] or a refusal. After that the host sends [`Request`]s, the
+//! agent [`Response`]s (in any order, matched by id) and [`Event`]s.
+//!
+//! Standard streams do not pass through it. For each one the agent dials [`STDIO_PORT`] and sends the
+//! eight bytes of its [`StreamToken`], little-endian; all that follows, both ways, is raw data, and the
+//! half-close of a side is end-of-file.
+//!
+//! Invariant: no I/O and no operating system call in this crate; decoding never panics, and what it
+//! allocates is bounded by [`MAX_FRAME`] times the largest ratio of a message in memory to its bytes (about 80).
+#![forbid(unsafe_code)]
+
+mod framing;
+mod message;
+mod plan;
+
+pub use framing::{FrameError, HEADER, MAX_FRAME, decode, encode, frame_length};
+pub use message::{
+    AgentError, Created, Ended, ErrorKind, Event, Frame, Hello, PodPlan, Processes, Refusal,
+    Request, Response, Stats, Welcome, event, frame, request, response,
+};
+pub use plan::{
+    Capabilities, CgroupPlan, CgroupSetting, ContainerPlan, DeviceNode, DeviceType, IdMap,
+    IoPriority, Mount, MountKind, Namespace, NamespaceKind, ProcessPlan, Rlimit, RootfsPlan,
+    Scheduler, SeccompFilter, Stdio, Sysctl, Terminal, Upper, upper,
+};
+
+/// Version of this protocol. Both sides refuse any other.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The vsock port on the host (CID 2) that the agent's control connection goes to.
+pub const CONTROL_PORT: u32 = 1024;
+
+/// The vsock port on the host that the agent dials once for each standard stream.
+pub const STDIO_PORT: u32 = 1025;
+
+/// Names one stream of one process; chosen by the host, unguessable, used once.
+pub type StreamToken = u64;

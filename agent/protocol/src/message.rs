@@ -1,0 +1,374 @@
+//! The frames of the control connection.
+
+use prost::{Enumeration, Message, Oneof};
+
+use crate::plan::{CgroupSetting, ContainerPlan, ProcessPlan, Sysctl};
+
+/// Everything that crosses the control connection.
+#[derive(Clone, PartialEq, Message)]
+pub struct Frame {
+    /// What it is; a frame without a body is malformed.
+    #[prost(oneof = "frame::Body", tags = "1, 2, 3, 4, 5, 6")]
+    pub body: Option<frame::Body>,
+}
+
+/// The kinds of [`Frame`].
+pub mod frame {
+    use super::{Event, Hello, Oneof, Refusal, Request, Response, Welcome};
+
+    /// What a frame holds.
+    #[derive(Clone, PartialEq, Oneof)]
+    pub enum Body {
+        /// Agent to host, first.
+        #[prost(message, tag = "1")]
+        Hello(Hello),
+        /// Host to agent, the answer to [`Hello`].
+        #[prost(message, tag = "2")]
+        Welcome(Welcome),
+        /// Host to agent.
+        #[prost(message, tag = "3")]
+        Request(Request),
+        /// Agent to host.
+        #[prost(message, tag = "4")]
+        Response(Response),
+        /// Agent to host.
+        #[prost(message, tag = "5")]
+        Event(Event),
+        /// Either way, then the sender closes the connection.
+        #[prost(message, tag = "6")]
+        Refusal(Refusal),
+    }
+}
+
+/// The agent's first frame.
+#[derive(Clone, PartialEq, Message)]
+pub struct Hello {
+    /// [`crate::PROTOCOL_VERSION`] of the agent.
+    #[prost(uint32, tag = "1")]
+    pub protocol_version: u32,
+    /// Version of the agent's crate.
+    #[prost(string, tag = "2")]
+    pub agent_version: String,
+    /// `uname -r` of the guest.
+    #[prost(string, tag = "3")]
+    pub kernel_release: String,
+}
+
+/// The host's answer: how to prepare the pod.
+#[derive(Clone, PartialEq, Message)]
+pub struct Welcome {
+    /// [`crate::PROTOCOL_VERSION`] of the host.
+    #[prost(uint32, tag = "1")]
+    pub protocol_version: u32,
+    /// What all containers of the pod share.
+    #[prost(message, optional, tag = "2")]
+    pub pod: Option<PodPlan>,
+}
+
+/// What all containers of the pod share.
+#[derive(Clone, PartialEq, Message)]
+pub struct PodPlan {
+    /// Host name of the pod's uts namespace.
+    #[prost(string, tag = "1")]
+    pub hostname: String,
+    /// The host's real-time clock, nanoseconds since 1970; 0 leaves the guest's clock alone.
+    #[prost(uint64, tag = "2")]
+    pub realtime_ns: u64,
+    /// Kernel parameters of the guest as a whole.
+    #[prost(message, repeated, tag = "3")]
+    pub sysctls: Vec<Sysctl>,
+}
+
+/// Why the sender closes the connection.
+#[derive(Clone, PartialEq, Message)]
+pub struct Refusal {
+    /// A sentence for a person.
+    #[prost(string, tag = "1")]
+    pub reason: String,
+}
+
+/// Something the host wants done.
+#[derive(Clone, PartialEq, Message)]
+pub struct Request {
+    /// Chosen by the host; repeated in the [`Response`].
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// What is wanted.
+    #[prost(oneof = "request::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    pub body: Option<request::Body>,
+}
+
+/// The kinds of [`Request`]. A container's first process has the process id (a name, not a number) `""`.
+pub mod request {
+    use super::{CgroupSetting, ContainerPlan, Message, Oneof, ProcessPlan};
+
+    /// What a request wants.
+    #[derive(Clone, PartialEq, Oneof)]
+    pub enum Body {
+        /// Set a container up to the point before `execve`. Answer: [`super::Created`].
+        #[prost(message, boxed, tag = "2")]
+        Create(Box<ContainerPlan>),
+        /// Let a created container run. Answer: done.
+        #[prost(message, tag = "3")]
+        Start(Start),
+        /// Start one more process in a running container. Answer: [`super::Created`].
+        #[prost(message, tag = "4")]
+        Exec(Exec),
+        /// Send a signal. Answer: done.
+        #[prost(message, tag = "5")]
+        Signal(Signal),
+        /// Set the window size of a terminal. Answer: done.
+        #[prost(message, tag = "6")]
+        Resize(Resize),
+        /// Forget an ended extra process, or an ended container and its cgroup and mounts. Answer: done.
+        #[prost(message, tag = "7")]
+        Delete(Delete),
+        /// List processes. Answer: [`super::Processes`].
+        #[prost(message, tag = "8")]
+        List(Container),
+        /// Freeze a container's cgroup. Answer: done.
+        #[prost(message, tag = "9")]
+        Pause(Container),
+        /// Thaw a container's cgroup. Answer: done.
+        #[prost(message, tag = "10")]
+        Resume(Container),
+        /// Change resources. Answer: done.
+        #[prost(message, tag = "11")]
+        Update(Update),
+        /// Read the accounting of a container. Answer: [`super::Stats`].
+        #[prost(message, tag = "12")]
+        Stats(Container),
+        /// Kill what is left, sync, power the machine off. Answer: done, then the machine ends.
+        #[prost(message, tag = "13")]
+        Shutdown(Shutdown),
+    }
+
+    /// Names a container.
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Container {
+        /// Its id.
+        #[prost(string, tag = "1")]
+        pub container: String,
+    }
+
+    /// See [`Body::Start`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Start {
+        /// The container.
+        #[prost(string, tag = "1")]
+        pub container: String,
+    }
+
+    /// See [`Body::Exec`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Exec {
+        /// The container.
+        #[prost(string, tag = "1")]
+        pub container: String,
+        /// The new process's id, unique in its container, not empty.
+        #[prost(string, tag = "2")]
+        pub process: String,
+        /// What to run.
+        #[prost(message, optional, boxed, tag = "3")]
+        pub plan: Option<Box<ProcessPlan>>,
+    }
+
+    /// See [`Body::Signal`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Signal {
+        /// The container.
+        #[prost(string, tag = "1")]
+        pub container: String,
+        /// The process; empty for the container's first.
+        #[prost(string, tag = "2")]
+        pub process: String,
+        /// The signal's number, 1 to 64.
+        #[prost(uint32, tag = "3")]
+        pub signal: u32,
+        /// Every process of the container's cgroup instead of one.
+        #[prost(bool, tag = "4")]
+        pub all: bool,
+    }
+
+    /// See [`Body::Resize`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Resize {
+        /// The container.
+        #[prost(string, tag = "1")]
+        pub container: String,
+        /// The process; empty for the container's first.
+        #[prost(string, tag = "2")]
+        pub process: String,
+        /// Rows, at most 65535.
+        #[prost(uint32, tag = "3")]
+        pub rows: u32,
+        /// Columns, at most 65535.
+        #[prost(uint32, tag = "4")]
+        pub columns: u32,
+    }
+
+    /// See [`Body::Delete`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Delete {
+        /// The container.
+        #[prost(string, tag = "1")]
+        pub container: String,
+        /// The extra process; empty for the whole container.
+        #[prost(string, tag = "2")]
+        pub process: String,
+        /// Kill what still runs first.
+        #[prost(bool, tag = "3")]
+        pub force: bool,
+    }
+
+    /// See [`Body::Update`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Update {
+        /// The container.
+        #[prost(string, tag = "1")]
+        pub container: String,
+        /// Files of its cgroup and their new contents, written in this order.
+        #[prost(message, repeated, tag = "2")]
+        pub settings: Vec<CgroupSetting>,
+    }
+
+    /// See [`Body::Shutdown`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Shutdown {}
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Response {
+    /// The request's id.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// The result.
+    #[prost(oneof = "response::Body", tags = "2, 3, 4, 5, 6")]
+    pub body: Option<response::Body>,
+}
+
+/// The kinds of [`Response`].
+pub mod response {
+    use super::{AgentError, Created, Message, Oneof, Processes, Stats};
+
+    /// What a response holds.
+    #[derive(Clone, PartialEq, Oneof)]
+    pub enum Body {
+        /// The request failed and changed nothing that is not undone.
+        #[prost(message, tag = "2")]
+        Error(AgentError),
+        /// The request is done.
+        #[prost(message, tag = "3")]
+        Done(Done),
+        /// A process exists.
+        #[prost(message, tag = "4")]
+        Created(Created),
+        /// The processes of a container.
+        #[prost(message, tag = "5")]
+        Processes(Processes),
+        /// The accounting of a container.
+        #[prost(message, tag = "6")]
+        Stats(Stats),
+    }
+
+    /// Nothing to say but that it is done.
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Done {}
+}
+
+/// A process exists.
+#[derive(Clone, PartialEq, Message)]
+pub struct Created {
+    /// Its process id in the guest's first pid namespace.
+    #[prost(uint32, tag = "1")]
+    pub pid: u32,
+}
+
+/// The processes of a container.
+#[derive(Clone, PartialEq, Message)]
+pub struct Processes {
+    /// Process ids in the guest's first pid namespace.
+    #[prost(uint32, repeated, tag = "1")]
+    pub pids: Vec<u32>,
+}
+
+/// The accounting of a container: files of its cgroup (cgroup v2) and their contents.
+#[derive(Clone, PartialEq, Message)]
+pub struct Stats {
+    /// For example `memory.current` and `cpu.stat`.
+    #[prost(message, repeated, tag = "1")]
+    pub files: Vec<CgroupSetting>,
+}
+
+/// Why a request failed.
+#[derive(Clone, PartialEq, Message)]
+pub struct AgentError {
+    /// What the host may act on.
+    #[prost(enumeration = "ErrorKind", tag = "1")]
+    pub kind: i32,
+    /// A sentence for a person: what was attempted, with what, and the cause.
+    #[prost(string, tag = "2")]
+    pub message: String,
+}
+
+/// What the host may act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
+pub enum ErrorKind {
+    /// Anything else.
+    Other = 0,
+    /// The command is not in the container: exit status 127.
+    CommandNotFound = 1,
+    /// The command cannot be executed: exit status 126.
+    CommandNotExecutable = 2,
+    /// No such container or process.
+    NotFound = 3,
+    /// The container or process is not in the state the request needs.
+    WrongState = 4,
+    /// The id is taken.
+    Exists = 5,
+    /// The plan holds something this agent cannot do.
+    Unsupported = 6,
+}
+
+/// Something that happened in the guest.
+#[derive(Clone, PartialEq, Message)]
+pub struct Event {
+    /// What happened.
+    #[prost(oneof = "event::Body", tags = "1, 2")]
+    pub body: Option<event::Body>,
+}
+
+/// The kinds of [`Event`].
+pub mod event {
+    use super::{Ended, Oneof, request};
+
+    /// What an event tells.
+    #[derive(Clone, PartialEq, Oneof)]
+    pub enum Body {
+        /// A process ended. Sent once for each, after the response that created it.
+        #[prost(message, tag = "1")]
+        Ended(Ended),
+        /// The kernel killed a process of this container for lack of memory.
+        #[prost(message, tag = "2")]
+        OutOfMemory(request::Container),
+    }
+}
+
+/// A process ended.
+#[derive(Clone, PartialEq, Message)]
+pub struct Ended {
+    /// The container.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// The process; empty for the container's first.
+    #[prost(string, tag = "2")]
+    pub process: String,
+    /// Exit code, when no signal ended it.
+    #[prost(uint32, tag = "3")]
+    pub code: u32,
+    /// The signal that ended it, or 0.
+    #[prost(uint32, tag = "4")]
+    pub signal: u32,
+}

@@ -1,0 +1,256 @@
+//! The control group (v2) of one container.
+//!
+//! Invariant: names of files come from the plan and are names only, never paths; reads are bounded.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cofferdam_agent_protocol::{CgroupPlan, CgroupSetting};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use tokio::time::{Instant, sleep};
+
+use super::Place;
+use crate::error::{Context, Failure, Result, describe_io};
+use crate::sys;
+
+/// Files read for the accounting; those that do not exist are left out.
+const STATS: [&str; 18] = [
+    "cpu.stat",
+    "cpu.max",
+    "cpu.weight",
+    "cpu.pressure",
+    "memory.current",
+    "memory.peak",
+    "memory.max",
+    "memory.stat",
+    "memory.events",
+    "memory.swap.current",
+    "memory.swap.max",
+    "memory.pressure",
+    "pids.current",
+    "pids.max",
+    "pids.events",
+    "io.stat",
+    "io.pressure",
+    "cpuset.cpus.effective",
+];
+
+/// Largest file read.
+const MAX_READ: u64 = 16 * 1024;
+
+/// Deepest group below that of a container.
+const MAX_DEPTH: u32 = 64;
+
+/// Most processes listed.
+const MAX_PROCESSES: usize = 32 * 1024;
+
+/// How long freezing, thawing and removing may take.
+const SETTLES_WITHIN: Duration = Duration::from_secs(10);
+
+/// A container's control group.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    directory: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Cgroup {
+    /// Makes the group of container `id` with the settings of `plan`.
+    ///
+    /// # Errors
+    /// What failed; nothing is left behind then.
+    pub(crate) fn create(place: &Place, id: &str, plan: &CgroupPlan) -> Result<Self> {
+        let directory = place.cgroup.join(id);
+        let attempted = || format!("making the control group {}", directory.display());
+        fs::create_dir(&directory).context(attempted)?;
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let fd = open(&directory, flags, Mode::empty()).context(attempted)?;
+        let cgroup = Self { directory, fd };
+        if let Err(failure) = cgroup.apply(&plan.settings) {
+            // Nothing is in it.
+            let _ = fs::remove_dir(&cgroup.directory);
+            return Err(failure);
+        }
+        Ok(cgroup)
+    }
+
+    /// Its directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Its directory, open.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Writes `settings` in their order.
+    ///
+    /// # Errors
+    /// A file that does not exist, and what the kernel says to a value.
+    pub(crate) fn apply(&self, settings: &[CgroupSetting]) -> Result<()> {
+        for CgroupSetting { file, value } in settings {
+            if file.is_empty() || file.contains(['/', '\0']) || file.starts_with('.') {
+                return Err(Failure::unsupported(format!("bad control group file \"{file}\"")));
+            }
+            self.write(file, value).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => {
+                    let text = "the guest's kernel has no control group file";
+                    Failure::unsupported(format!("{text} {file} (for the value {value})"))
+                }
+                _ => {
+                    let why = describe_io(&error);
+                    Failure::other(format!("writing {value} to {file}: {why}"))
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes `value` to an existing file, in one call.
+    fn write(&self, file: &str, value: &str) -> io::Result<()> {
+        let mut file = File::options().write(true).open(self.directory.join(file))?;
+        file.write_all(value.as_bytes())
+    }
+
+    /// Reads a file.
+    pub(crate) fn read(&self, file: &str) -> io::Result<String> {
+        let mut text = String::new();
+        File::open(self.directory.join(file))?.take(MAX_READ).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// Lets only the devices be used that the eBPF `program` allows; an empty one allows all.
+    ///
+    /// # Errors
+    /// Those of `bpf(2)`.
+    pub(crate) fn limit_devices(&self, program: &[u8]) -> Result<()> {
+        if program.is_empty() {
+            return Ok(());
+        }
+        sys::limit_devices(self.fd(), program).context(|| "attaching the device filter".into())
+    }
+
+    /// Kills all that is in it and below.
+    ///
+    /// # Errors
+    /// Those of `write(2)`.
+    pub(crate) fn kill(&self) -> Result<()> {
+        self.write("cgroup.kill", "1").context(|| "writing cgroup.kill".into())
+    }
+
+    /// The processes in it and below.
+    ///
+    /// # Errors
+    /// Those of `read(2)`.
+    pub(crate) fn processes(&self) -> Result<Vec<u32>> {
+        let mut pids = Vec::new();
+        collect(&self.directory, MAX_DEPTH, &mut pids).context(|| "listing processes".into())?;
+        Ok(pids)
+    }
+
+    /// The accounting.
+    pub(crate) fn stats(&self) -> Vec<CgroupSetting> {
+        let read = |file: &&str| {
+            let value = self.read(file).ok()?;
+            Some(CgroupSetting { file: (*file).to_owned(), value })
+        };
+        STATS.iter().filter_map(read).collect()
+    }
+
+    /// Freezes or thaws it.
+    ///
+    /// # Errors
+    /// Those of `write(2)`, or that it takes too long.
+    pub(crate) async fn freeze(&self, frozen: bool) -> Result<()> {
+        let value = if frozen { "1" } else { "0" };
+        self.write("cgroup.freeze", value).context(|| "writing cgroup.freeze".into())?;
+        let until = Instant::now() + SETTLES_WITHIN;
+        while self.event("cgroup.events", "frozen") != Some(u64::from(frozen)) {
+            if Instant::now() >= until {
+                return Err(Failure::other("the control group did not freeze or thaw in time"));
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    /// How many processes the kernel killed in it for lack of memory.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        self.event("memory.events", "oom_kill").unwrap_or(0)
+    }
+
+    /// The number of `key` in a file of lines "key number".
+    fn event(&self, file: &str, key: &str) -> Option<u64> {
+        let text = self.read(file).ok()?;
+        let mut values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        values.next()?.parse().ok()
+    }
+
+    /// Removes it with the groups below. Processes that are just ending are waited for.
+    ///
+    /// # Errors
+    /// Those of `rmdir(2)`.
+    pub(crate) async fn remove(&self) -> Result<()> {
+        let until = Instant::now() + SETTLES_WITHIN;
+        loop {
+            match remove_tree(&self.directory, MAX_DEPTH) {
+                Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
+                    if Instant::now() >= until {
+                        return Err(error).context(|| "removing the control group".into());
+                    }
+                }
+                outcome => return outcome.context(|| "removing the control group".into()),
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// The groups right below `directory`.
+fn below(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(directory)?.flatten();
+    let is_group = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    Ok(entries.filter(is_group).map(|entry| entry.path()).collect())
+}
+
+/// Adds the processes of a group and those below it to `pids`.
+fn collect(directory: &Path, depth: u32, pids: &mut Vec<u32>) -> io::Result<()> {
+    let mut text = String::new();
+    // A threaded group below has no list of its own: its processes are listed above it.
+    let opened = File::open(directory.join("cgroup.procs"));
+    let read = opened.and_then(|file| file.take(1 << 20).read_to_string(&mut text));
+    match read {
+        Err(error) if error.raw_os_error() != Some(Errno::EOPNOTSUPP as i32) => return Err(error),
+        _ => {}
+    }
+    let room = MAX_PROCESSES.saturating_sub(pids.len());
+    pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).take(room));
+    if let Some(depth) = depth.checked_sub(1) {
+        for group in below(directory)? {
+            // It may be gone by now.
+            let _ = collect(&group, depth, pids);
+        }
+    }
+    Ok(())
+}
+
+/// Removes a group after those below it; one that is gone is no error.
+fn remove_tree(directory: &Path, depth: u32) -> io::Result<()> {
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(()) => return Ok(()),
+        Err(_) => {}
+    }
+    if let Some(depth) = depth.checked_sub(1) {
+        for group in below(directory)? {
+            remove_tree(&group, depth)?;
+        }
+    }
+    fs::remove_dir(directory)
+}

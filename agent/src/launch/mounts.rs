@@ -1,0 +1,177 @@
+//! The mounts of a container's plan.
+//!
+//! Invariant: a mount point is a descriptor found inside the root file system, never a path.
+
+use std::os::fd::OwnedFd;
+
+use cofferdam_agent_protocol::{Mount, MountKind};
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::CloneFlags;
+use nix::sys::stat::{FileStat, SFlag, fstat, stat};
+
+use super::plan::LaunchPlan;
+use super::root::{Root, clean, proc_path};
+use super::{copy_up, options, paths};
+use crate::error::{Context, Failure, Result, show};
+
+/// Where mounts go.
+pub(crate) struct Place<'a> {
+    /// The container's root.
+    pub(crate) root: &'a Root,
+    /// The rest.
+    pub(crate) plan: &'a LaunchPlan,
+}
+
+/// Makes all `mounts`, in order.
+pub(crate) fn all(place: &Place<'_>, mounts: &[Mount]) -> Result<()> {
+    for (index, mount) in mounts.iter().enumerate() {
+        one(place, mount, index).context(|| attempted(mount))?;
+    }
+    Ok(())
+}
+
+/// What mounting `mount` is, in words.
+fn attempted(mount: &Mount) -> String {
+    let destination = show(&mount.destination);
+    match mount.kind() {
+        MountKind::Filesystem => format!("mounting {} at {destination}", mount.fstype),
+        MountKind::Bind => format!("binding {} to {destination}", show(&mount.source)),
+        MountKind::File => format!("mounting a file at {destination}"),
+    }
+}
+
+/// Makes one mount.
+fn one(place: &Place<'_>, plan: &Mount, index: usize) -> Result<()> {
+    if clean(&plan.destination) == b"/" {
+        return Err(Failure::unsupported("a mount over the root directory is not supported"));
+    }
+    let source = match plan.kind() {
+        MountKind::Filesystem if is_cgroup(plan) => return cgroup(place, plan),
+        MountKind::Filesystem => {
+            new_instance(place.root, plan, plan.fstype.as_str(), &plan.data)?;
+            return propagate(place.root, plan);
+        }
+        MountKind::Bind => plan.source.clone(),
+        MountKind::File => format!("{}/{index}", place.plan.files).into_bytes(),
+    };
+    bind(place.root, plan, &source)?;
+    propagate(place.root, plan)
+}
+
+/// Whether `mount` is a view of the control groups.
+fn is_cgroup(mount: &Mount) -> bool {
+    matches!(mount.fstype.as_str(), "cgroup" | "cgroup2")
+}
+
+/// Mounts the container's control group as the root of the hierarchy.
+fn cgroup(place: &Place<'_>, plan: &Mount) -> Result<()> {
+    if place.plan.has_own(CloneFlags::CLONE_NEWCGROUP) {
+        new_instance(place.root, plan, "cgroup2", b"")?;
+    } else {
+        bind(place.root, plan, place.plan.cgroup.as_bytes())?;
+    }
+    propagate(place.root, plan)
+}
+
+/// Mounts a new instance of file system `fstype`.
+fn new_instance(root: &Root, plan: &Mount, fstype: &str, data: &[u8]) -> Result<()> {
+    let existing = root.place(&plan.destination).ok();
+    let mode = existing.and_then(|place| fstat(&place).ok()).map(|stat| stat.st_mode);
+    let point = make_point(root, &plan.destination, true)?;
+    let mut flags = options::flags(plan.flags);
+    let data = match fstype {
+        "tmpfs" => {
+            // Later, when it has all that the plan puts into it: see make_read_only.
+            flags.remove(MsFlags::MS_RDONLY);
+            options::tmpfs(data, mode)
+        }
+        _ => data.to_vec(),
+    };
+    let source = if plan.source.is_empty() { fstype.as_bytes() } else { &plan.source };
+    let target = proc_path(&point);
+    let data = Some(data.as_slice()).filter(|data| !data.is_empty());
+    mount(Some(source), target.as_str(), Some(fstype), flags, data).context(|| "mount".into())?;
+    if plan.copy_up && fstype == "tmpfs" {
+        copy_up::run(root, &point, &plan.destination).context(|| "copying up".into())?;
+    }
+    Ok(())
+}
+
+/// Bind-mounts `source`, a path of the agent.
+fn bind(root: &Root, plan: &Mount, source: &[u8]) -> Result<()> {
+    let found = stat(source).context(|| format!("stat {}", show(source)))?;
+    let point = make_point(root, &plan.destination, is_directory(&found))?;
+    let flags = options::flags(plan.flags) | MsFlags::MS_BIND;
+    let bind = flags & (MsFlags::MS_BIND | MsFlags::MS_REC);
+    let target = proc_path(&point);
+    mount(Some(source), target.as_str(), None::<&str>, bind, None::<&str>)
+        .context(|| "mount".into())?;
+    match options::remount(flags) {
+        Some(_) => paths::remount(root, &plan.destination, flags.difference(bind)),
+        None => Ok(()),
+    }
+}
+
+/// The mount point at `destination`, made if there is none.
+fn make_point(root: &Root, destination: &[u8], directory: bool) -> Result<OwnedFd> {
+    let made = if directory { root.make_dir(destination) } else { root.make_file(destination) };
+    made.context(|| "making the mount point".into())
+}
+
+/// Whether `stat` is that of a directory.
+pub(crate) fn is_directory(stat: &FileStat) -> bool {
+    stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
+}
+
+/// Sets the propagation of the mount that is now at its destination.
+fn propagate(root: &Root, plan: &Mount) -> Result<()> {
+    let Some(flags) = options::propagation(plan.propagation) else { return Ok(()) };
+    let mounted = root.place(&plan.destination).context(|| "finding the mount".into())?;
+    change(&proc_path(&mounted), flags).context(|| "setting its propagation".into())
+}
+
+/// Sets the propagations again, after that of the root was set for all. This process is in its root
+/// directory now, so that paths are the container's.
+pub(crate) fn propagate_again(mounts: &[Mount]) -> Result<()> {
+    for plan in mounts {
+        let Some(flags) = options::propagation(plan.propagation) else { continue };
+        let outcome =
+            mount(None::<&str>, plan.destination.as_slice(), None::<&str>, flags, None::<&str>);
+        outcome.context(|| format!("setting the propagation of {}", show(&plan.destination)))?;
+    }
+    Ok(())
+}
+
+/// Makes the tmpfs mounts read-only that the plan wants so. They were not until all was in them.
+pub(crate) fn make_read_only(root: &Root, mounts: &[Mount]) -> Result<()> {
+    let deferred = |plan: &&Mount| {
+        plan.kind() == MountKind::Filesystem
+            && plan.fstype == "tmpfs"
+            && options::flags(plan.flags).contains(MsFlags::MS_RDONLY)
+    };
+    for plan in mounts.iter().filter(deferred) {
+        let flags = options::flags(plan.flags);
+        paths::remount(root, &plan.destination, flags)
+            .context(|| format!("making {} read-only", show(&plan.destination)))?;
+    }
+    Ok(())
+}
+
+/// Whether /dev is something that exists already, so that no device is made in it.
+pub(crate) fn brings_own_dev(mounts: &[Mount]) -> bool {
+    let last = mounts.iter().rev().find(|mount| clean(&mount.destination) == b"/dev");
+    last.is_some_and(|mount| mount.kind() == MountKind::Bind)
+}
+
+/// Changes flags of the mount at `target`.
+///
+/// # Errors
+/// Those of `mount(2)`.
+pub(crate) fn change(target: &str, flags: MsFlags) -> std::result::Result<(), Errno> {
+    mount(None::<&str>, target, None::<&str>, flags, None::<&str>)
+}
+
+#[cfg(test)]
+#[path = "mounts_test.rs"]
+mod mounts_test;

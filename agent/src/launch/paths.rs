@@ -1,0 +1,64 @@
+//! Masked and read-only paths of a container.
+//!
+//! Invariant: a path that does not exist needs no protection and is skipped.
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::fstat;
+use nix::sys::statvfs::fstatvfs;
+
+use super::mounts::is_directory;
+use super::options;
+use super::root::{Root, proc_path};
+use crate::error::{Context, Result, show};
+
+/// Makes `path` read-only (OCI `linux.readonlyPaths`).
+pub(crate) fn read_only(root: &Root, path: &[u8]) -> Result<()> {
+    let attempted = || format!("making {} read-only", show(path));
+    let place = match root.place(path) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        place => place.context(attempted)?,
+    };
+    let target = proc_path(&place);
+    let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(target.as_str()), target.as_str(), None::<&str>, bind, None::<&str>)
+        .context(attempted)?;
+    remount(root, path, MsFlags::MS_RDONLY).context(attempted)
+}
+
+/// Hides `path` (OCI `linux.maskedPaths`).
+pub(crate) fn mask(root: &Root, path: &[u8]) -> Result<()> {
+    let attempted = || format!("masking {}", show(path));
+    let place = match root.place(path) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        place => place.context(attempted)?,
+    };
+    let target = proc_path(&place);
+    if is_directory(&fstat(&place).context(attempted)?) {
+        mount(Some("tmpfs"), target.as_str(), Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>)
+    } else {
+        let bind = MsFlags::MS_BIND;
+        mount(Some("/dev/null"), target.as_str(), None::<&str>, bind, None::<&str>)
+    }
+    .context(attempted)
+}
+
+/// Adds `flags` to the mount at `path`.
+pub(crate) fn remount(root: &Root, path: &[u8], flags: MsFlags) -> Result<()> {
+    let attempted = || "remounting".into();
+    let mounted = root.place(path).context(attempted)?;
+    let present = options::present(fstatvfs(&mounted).context(attempted)?.flags());
+    let wanted = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+    let target = proc_path(&mounted);
+    let with = |flags| mount(None::<&str>, target.as_str(), None::<&str>, flags, None::<&str>);
+    match flags {
+        // One flag is added to what is there.
+        MsFlags::MS_RDONLY => with(wanted | present),
+        // In a user namespace, the flags of the source stay.
+        _ => with(wanted).or_else(|errno| match errno {
+            Errno::EPERM => with(wanted | present),
+            _ => Err(errno),
+        }),
+    }
+    .context(attempted)
+}

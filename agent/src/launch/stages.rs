@@ -1,0 +1,104 @@
+//! What a clone of the agent does before it executes the agent anew as a launcher.
+//!
+//! ```text
+//! nothing to join:  clone (new namespaces) -> second stage
+//! joining:          clone -> first stage: setns -> clone as sibling (new namespaces) -> second stage
+//! ```
+//! The namespaces are joined before new ones are made, so that a joined user namespace owns the new
+//! ones, and by a process of its own, because joining a pid namespace concerns children only.
+//!
+//! Invariant: nothing but system calls and small allocations; the runtime is not touched.
+
+use std::convert::Infallible;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+use super::channel::{self, Message};
+use crate::error::{Context, Failure, Result};
+use crate::sys::{self, Stage};
+
+/// Namespaces of another process to join.
+pub(crate) struct Join {
+    /// The process.
+    pub(crate) pidfd: OwnedFd,
+    /// Which of its namespaces.
+    pub(crate) kinds: CloneFlags,
+}
+
+/// What the stages need; all of it was opened by the agent.
+pub(crate) struct Stages<'a> {
+    /// The agent's own program.
+    pub(crate) program: BorrowedFd<'a>,
+    /// Standard streams, the plan and the channel: descriptors 0 to 4 of the launcher.
+    pub(crate) fds: [BorrowedFd<'a>; 5],
+    /// The launcher's end of the channel.
+    pub(crate) channel: BorrowedFd<'a>,
+    /// Namespaces to join.
+    pub(crate) joins: &'a [Join],
+    /// Namespaces to make.
+    pub(crate) new: CloneFlags,
+}
+
+impl Stages<'_> {
+    /// The first stage's work, in the child of the agent.
+    pub(crate) fn run(&self) -> Infallible {
+        let outcome = if self.joins.is_empty() { self.second() } else { self.first() };
+        self.fail(outcome)
+    }
+
+    /// Joins, and makes the process that goes on.
+    fn first(&self) -> Result<()> {
+        sys::set_dumpable(false).context(|| "becoming undumpable".into())?;
+        for join in self.joins {
+            setns(&join.pidfd, join.kinds).context(|| "joining the namespaces".into())?;
+            if join.kinds.contains(CloneFlags::CLONE_NEWUSER) {
+                become_root()?;
+            }
+        }
+        let pid = sys::clone_process(&Stage::Sibling, self.new, None, || self.fail(self.second()));
+        let pid = pid.context(|| "making the process".into())?.as_raw();
+        channel::send(self.channel, &Message::Sibling(pid))
+            .context(|| "telling the agent".into())?;
+        sys::exit_now(0);
+    }
+
+    /// Becomes the launcher.
+    fn second(&self) -> Result<()> {
+        // The first stage has not told the agent about this process yet, perhaps, and what this one says
+        // must come after that.
+        match channel::read(self.channel).context(|| "waiting for the agent".into())? {
+            Some(Message::Known) => {}
+            _ => return Err(Failure::other("the agent gave up")),
+        }
+        if self.new.contains(CloneFlags::CLONE_NEWUSER) {
+            become_root()?;
+        }
+        sys::install_fds(&self.fds).context(|| "arranging descriptors".into())?;
+        let Ok(name) = std::ffi::CString::new(super::NAME) else {
+            return Err(Failure::other("the launcher has no name"));
+        };
+        let errno = sys::exec_fd(Some(self.program), c"", &[name], &[]);
+        Err(errno).context(|| "executing the launcher".into())
+    }
+
+    /// Reports a failure and ends.
+    fn fail(&self, outcome: Result<()>) -> Infallible {
+        if let Err(failure) = outcome {
+            // If the agent is not there any more, nobody needs to know.
+            let _ = channel::send(self.channel, &Message::Failed(failure));
+        }
+        sys::exit_now(1)
+    }
+}
+
+/// Becomes root of the user namespace this process is in. Without it, `execve` would take the
+/// capabilities away.
+fn become_root() -> Result<()> {
+    let attempted = || "becoming root of the user namespace".into();
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setgroups(&[]).context(attempted)?;
+    setresgid(gid, gid, gid).context(attempted)?;
+    setresuid(uid, uid, uid).context(attempted)
+}

@@ -1,0 +1,221 @@
+//! Making containers, and more processes in them.
+//!
+//! Invariant: a request that fails leaves no mount, directory, control group or process behind.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use cofferdam_agent_protocol::{ContainerPlan, Created, ErrorKind, IdMap, request};
+use nix::fcntl::{OFlag, open};
+use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
+
+use super::check::{self, Namespaces};
+use super::container::{Container, Process};
+use super::state::State;
+use super::{Pod, created};
+use crate::error::{Context, Failure, Result};
+use crate::guest::Rootfs;
+use crate::guest::cgroup::Cgroup;
+use crate::launch::plan::LaunchPlan;
+use crate::launch::{self, Join, Launch, Launched};
+use crate::stdio::Streams;
+
+impl Pod {
+    /// Sets a container up to the point before `execve`.
+    pub(super) async fn create(&mut self, plan: ContainerPlan) -> Result<Created> {
+        check::container(&plan)?;
+        let id = plan.id.clone();
+        if self.containers.contains_key(&id) {
+            return Err(Failure::new(ErrorKind::Exists, format!("container \"{id}\" exists")));
+        }
+        let namespaces = Namespaces::of(&plan)?;
+        let joins = self.joins(&namespaces)?;
+        let limits = plan.cgroup.clone().unwrap_or_default();
+        let cgroup = Cgroup::create(&self.place, &id, &limits)?;
+        let mut rootfs = match Rootfs::mount(&self.place, &mut self.layers, &plan).await {
+            Ok(rootfs) => rootfs,
+            Err(failure) => {
+                self.discard(&cgroup, None).await;
+                return Err(failure);
+            }
+        };
+        let uid_map = self.uid_map(&plan, &namespaces);
+        let outcome = self.set_up(plan, &namespaces, &joins, (&cgroup, &rootfs)).await;
+        let launched = match outcome {
+            Ok(launched) => launched,
+            Err(failure) => {
+                self.discard(&cgroup, Some(&mut rootfs)).await;
+                return Err(failure);
+            }
+        };
+        let (first, waiting) = Process::of(launched);
+        let answer = created(&first);
+        let container = Container {
+            state: State::Created,
+            first,
+            others: BTreeMap::new(),
+            created: Some(waiting),
+            namespaces: namespaces.own(),
+            cgroup,
+            rootfs,
+            oom_kills: 0,
+            uid_map,
+        };
+        if let Some(watch) = &self.oom {
+            watch.add(&container.cgroup);
+        }
+        self.containers.insert(id, container);
+        Ok(answer)
+    }
+
+    /// Launches the first process.
+    async fn set_up(
+        &self,
+        mut plan: ContainerPlan,
+        namespaces: &Namespaces,
+        joins: &[Join],
+        (cgroup, rootfs): (&Cgroup, &Rootfs),
+    ) -> Result<Launched> {
+        let process = plan.process.take().unwrap_or_default();
+        let limits = plan.cgroup.take().unwrap_or_default();
+        let owner = host_uid(&self.uid_map(&plan, namespaces), process.uid);
+        let launch_plan = LaunchPlan {
+            setup: Some(Box::new(plan)),
+            process: Some(Box::new(process)),
+            rootfs: rootfs.path().to_string_lossy().into_owned(),
+            files: rootfs.files().to_string_lossy().into_owned(),
+            cgroup: cgroup.path().to_string_lossy().into_owned(),
+            new: namespaces.new.bits(),
+            own: namespaces.own().bits(),
+        };
+        let launched = self.launch(&launch_plan, joins, cgroup.fd(), owner).await?;
+        // Now that the launcher made its devices, which the filter may not allow.
+        if let Err(failure) = cgroup.limit_devices(&limits.device_filter) {
+            launched.kill();
+            return Err(failure);
+        }
+        Ok(launched)
+    }
+
+    /// Starts one more process in a container.
+    pub(super) async fn exec(&mut self, exec: request::Exec) -> Result<Created> {
+        check::id(&exec.process)?;
+        let plan = exec.plan.ok_or_else(|| Failure::unsupported("a process without a plan"))?;
+        check::process(&plan)?;
+        let container = self.find(&exec.container)?;
+        container.state.join()?;
+        if container.others.contains_key(&exec.process) {
+            let text = format!("process \"{}\" exists", exec.process);
+            return Err(Failure::new(ErrorKind::Exists, text));
+        }
+        let join = join(container, container.namespaces)?;
+        let cgroup = working_group(container)?;
+        let owner = host_uid(&container.uid_map, plan.uid);
+        let own = container.namespaces.bits();
+        let launch_plan = LaunchPlan { process: Some(plan), own, ..LaunchPlan::default() };
+        let joins = std::slice::from_ref(&join);
+        let launched = self.launch(&launch_plan, joins, cgroup.as_fd(), owner).await?;
+        let (process, waiting) = Process::of(launched);
+        if let Err(failure) = waiting.go().await {
+            process.kill();
+            return Err(failure);
+        }
+        let answer = created(&process);
+        self.find(&exec.container)?.others.insert(exec.process, process);
+        Ok(answer)
+    }
+
+    /// Launches a process with its streams, which belong to `owner`.
+    async fn launch(
+        &self,
+        plan: &LaunchPlan,
+        joins: &[Join],
+        cgroup: BorrowedFd<'_>,
+        owner: Option<u32>,
+    ) -> Result<Launched> {
+        let process = plan.process.as_deref();
+        let process = process.ok_or_else(|| Failure::unsupported("a plan without a process"))?;
+        let streams = Streams::new(&self.dialer, process, owner)?;
+        let program = self.program.as_fd();
+        let launch = Launch { program, plan, joins, cgroup, stdio: streams.child() };
+        let launched = launch::launch(launch).await?;
+        if let Err(failure) = streams.relay(launched.terminal.as_ref()).await {
+            launched.kill();
+            return Err(failure);
+        }
+        Ok(launched)
+    }
+
+    /// Opens what a new container joins.
+    fn joins(&mut self, namespaces: &Namespaces) -> Result<Vec<Join>> {
+        let open = |(target, kinds): &(String, CloneFlags)| {
+            let target = self.find(target)?;
+            target.state.join()?;
+            // What the target shares with the agent, the new container shares already.
+            join(target, *kinds & target.namespaces)
+        };
+        let joins = namespaces.joins.iter().map(open).collect::<Result<Vec<_>>>()?;
+        Ok(joins.into_iter().filter(|join| !join.kinds.is_empty()).collect())
+    }
+
+    /// The user id map that applies to a new container: its own or that of the one it joins.
+    pub(super) fn uid_map(&self, plan: &ContainerPlan, namespaces: &Namespaces) -> Vec<IdMap> {
+        let user = CloneFlags::CLONE_NEWUSER;
+        if namespaces.new.contains(user) {
+            return plan.uid_map.clone();
+        }
+        let target = namespaces.joins.iter().find(|(_, kinds)| kinds.contains(user));
+        let target = target.and_then(|(target, _)| self.containers.get(target));
+        target.map(|target| target.uid_map.clone()).unwrap_or_default()
+    }
+
+    /// Takes away what a failed creation made.
+    async fn discard(&mut self, cgroup: &Cgroup, rootfs: Option<&mut Rootfs>) {
+        // A launcher may still be there.
+        let killed = cgroup.kill();
+        if let Err(failure) = killed.and(cgroup.remove().await) {
+            crate::log!("after a failed creation: {failure}");
+        }
+        if let Some(rootfs) = rootfs {
+            rootfs.remove(&self.place, &mut self.layers);
+        }
+    }
+}
+
+/// The namespaces `kinds` of a container.
+fn join(container: &Container, kinds: CloneFlags) -> Result<Join> {
+    let pidfd = container.first.pidfd.try_clone().context(|| "copying a descriptor".into())?;
+    Ok(Join { pidfd, kinds })
+}
+
+/// The control group for one more process: the container's, or where its first process is now, if the
+/// container has split its group up and the kernel lets only the leaves have processes.
+fn working_group(container: &Container) -> Result<OwnedFd> {
+    let attempted = || "opening the control group".into();
+    let split = container.cgroup.read("cgroup.subtree_control").is_ok_and(|c| !c.trim().is_empty());
+    if !split {
+        return container.cgroup.fd().try_clone_to_owned().context(attempted);
+    }
+    let listed = std::fs::read_to_string(format!("/proc/{}/cgroup", container.first.pid));
+    let listed = listed.context(attempted)?;
+    let path = listed.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+    // The part below the container's own group, wherever that is mounted.
+    let own = container.cgroup.path();
+    let name = own.file_name().map(|name| format!("/{}/", name.display())).unwrap_or_default();
+    let below = path.split_once(&name).map_or("", |(_, below)| below);
+    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    open(&own.join(below), flags, Mode::empty()).context(attempted)
+}
+
+/// The agent's number for user `uid` of a user namespace with `map`; `None` without one.
+fn host_uid(map: &[IdMap], uid: u32) -> Option<u32> {
+    map.iter().find_map(|m| {
+        let offset = uid.checked_sub(m.container).filter(|offset| *offset < m.size)?;
+        m.host.checked_add(offset)
+    })
+}
+
+#[cfg(test)]
+#[path = "create_test.rs"]
+mod create_test;

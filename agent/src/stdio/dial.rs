@@ -1,0 +1,58 @@
+//! Connections to the host.
+//!
+//! Invariant: connecting never blocks the agent.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrLike, UnixAddr, VsockAddr, connect, socket,
+};
+
+use super::stream::Stream;
+
+/// The host's context id (`vsock(7)`).
+const HOST: u32 = libc::VMADDR_CID_HOST;
+
+/// How the host is reached.
+#[derive(Clone, Debug)]
+pub(crate) enum Dialer {
+    /// From a guest.
+    Vsock,
+    /// By Unix sockets in a directory, named by the port: the agent outside of a guest, under test.
+    Unix(PathBuf),
+}
+
+impl Dialer {
+    /// Connects to `port` of the host.
+    ///
+    /// # Errors
+    /// Those of `connect(2)`.
+    pub(crate) async fn dial(&self, port: u32) -> io::Result<Stream> {
+        match self {
+            Self::Vsock => open(AddressFamily::Vsock, &VsockAddr::new(HOST, port)).await,
+            Self::Unix(directory) => {
+                let address = UnixAddr::new(&directory.join(port.to_string()))?;
+                open(AddressFamily::Unix, &address).await
+            }
+        }
+    }
+}
+
+/// A connected stream socket.
+async fn open(family: AddressFamily, address: &(dyn SockaddrLike + Sync)) -> io::Result<Stream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(family, SockType::Stream, flags, None)?;
+    match connect(socket.as_raw_fd(), address) {
+        Ok(()) => Stream::new(socket),
+        Err(Errno::EINPROGRESS) => {
+            let stream = Stream::new(socket)?;
+            stream.writable().await?;
+            stream.connected()?;
+            Ok(stream)
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}

@@ -1,0 +1,215 @@
+//! Create, start, exec, signal, pause, delete.
+
+use super::host::*;
+use cofferdam_agent_protocol::*;
+
+fn signal(container: &str, process: &str, signal: u32, all: bool) -> request::Body {
+    let (container, process) = (container.into(), process.into());
+    request::Body::Signal(request::Signal { container, process, signal, all })
+}
+
+fn of(container: &str) -> request::Container {
+    request::Container { container: container.into() }
+}
+
+#[test]
+fn a_created_container_waits_for_its_start() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let plan = container("c", &["sh", "-c", "echo started"]);
+    let stdio = plan.process.as_ref().unwrap().stdio.clone().unwrap();
+    let pid = host.create(plan);
+    if !in_guest() {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(command.starts_with(b"cofferdam-launcher"), "{command:?}");
+    }
+    host.start("c");
+    assert_eq!(host.all(stdio.stdout.unwrap()), "started\n");
+    assert_eq!(host.ended("c", ""), (0, 0));
+    host.delete("c", false);
+}
+
+#[test]
+fn a_created_container_can_be_deleted() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    host.create(container("c", &["true"]));
+    host.delete("c", false);
+    assert_eq!(host.ended("c", ""), (0, 9));
+    host.shutdown();
+}
+
+#[test]
+fn exec_joins_the_container() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    host.create(container("c", &["sleep", "1000"]));
+    host.start("c");
+    let script = "hostname; cat /proc/1/comm; grep 0:: /proc/self/cgroup; exit 3";
+    let plan = process(&["sh", "-c", script]);
+    let stdio = plan.stdio.clone().unwrap();
+    host.exec("c", "e1", plan);
+    assert_eq!(host.all(stdio.stdout.unwrap()), "boxed\nsleep\n0::/\n");
+    assert_eq!(host.ended("c", "e1"), (3, 0));
+    let refused = host.refused(exec("c", "e2", process(&["nope"])));
+    let text = "exec: \"nope\": executable file not found in $PATH".to_owned();
+    assert_eq!(refused, (ErrorKind::CommandNotFound, text));
+    let mut plan = process(&["true"]);
+    plan.cwd = b"/not/there".into();
+    let (_, message) = host.refused(exec("c", "e2", plan));
+    let text = "chdir to cwd (\"/not/there\") set in config.json failed: no such file or directory";
+    assert_eq!(message, text);
+    host.delete("c", true);
+    assert_eq!(host.ended("c", ""), (0, 9));
+}
+
+#[test]
+fn the_end_of_the_first_process_ends_the_others() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    for own_pids in [true, false] {
+        let mut plan = container("c", &["sleep", "1000"]);
+        if !own_pids {
+            plan.namespaces.retain(|n| n.kind() != NamespaceKind::Pid);
+        }
+        host.create(plan);
+        host.start("c");
+        host.exec("c", "e", process(&["sleep", "1000"]));
+        host.done(signal("c", "", 9, false));
+        let mut ends = vec![host.event(), host.event()];
+        ends.sort_by_key(|e| matches!(e, event::Body::Ended(e) if e.process.is_empty()));
+        for (end, process) in ends.into_iter().zip(["e", ""]) {
+            let event::Body::Ended(end) = end else { panic!("{end:?}") };
+            assert_eq!((end.process.as_str(), end.code, end.signal), (process, 0, 9));
+        }
+        host.delete("c", false);
+    }
+}
+
+#[test]
+fn signals_reach_one_or_all() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let script = "trap 'exit 9' USR1; echo ready; while :; do sleep 0.05; done";
+    let plan = container("c", &["sh", "-c", script]);
+    let stdout = plan.process.as_ref().unwrap().stdio.clone().unwrap().stdout.unwrap();
+    host.create(plan);
+    host.start("c");
+    let mut stdout = host.stream(stdout);
+    std::io::Read::read_exact(&mut stdout, &mut [0; 6]).unwrap();
+    host.exec("c", "e", process(&["sleep", "1000"]));
+    host.done(signal("c", "e", 15, false));
+    assert_eq!(host.ended("c", "e"), (0, 15));
+    assert_eq!(host.refused(signal("c", "e", 15, false)).0, ErrorKind::WrongState);
+    assert_eq!(host.refused(signal("c", "nope", 15, false)).0, ErrorKind::NotFound);
+    assert_eq!(host.refused(signal("c", "", 65, false)).0, ErrorKind::Unsupported);
+    host.done(signal("c", "", 10, true));
+    assert_eq!(host.ended("c", ""), (9, 0));
+    host.delete("c", false);
+}
+
+#[test]
+fn orphans_are_reaped_and_told_to_nobody() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let mut plan = container("c", &["sh", "-c", "(sleep 0.1 & ) ; (sleep 0.2 &) ; exec sleep 0.4"]);
+    plan.namespaces.retain(|n| n.kind() != NamespaceKind::Pid);
+    host.create(plan);
+    host.start("c");
+    assert_eq!(host.ended("c", ""), (0, 0));
+    host.delete("c", false);
+    let response::Body::Error(_) = host.request(request::Body::List(of("c"))) else { panic!() };
+}
+
+#[test]
+fn a_paused_container_stands_still() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    host.create(container("c", &["sleep", "1000"]));
+    host.start("c");
+    host.done(request::Body::Pause(of("c")));
+    assert_eq!(host.refused(exec("c", "e", process(&["true"]))).0, ErrorKind::WrongState);
+    let response::Body::Processes(listed) = host.request(request::Body::List(of("c"))) else {
+        panic!("no list")
+    };
+    assert_eq!(listed.pids.len(), 1);
+    host.done(request::Body::Resume(of("c")));
+    host.done(request::Body::Pause(of("c")));
+    host.delete("c", true);
+    assert_eq!(host.ended("c", ""), (0, 9));
+}
+
+#[test]
+fn accounting_and_updates() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    host.create(container("c", &["sleep", "1000"]));
+    host.start("c");
+    let response::Body::Stats(stats) = host.request(request::Body::Stats(of("c"))) else {
+        panic!("no stats")
+    };
+    let cpu = stats.files.iter().find(|file| file.file == "cpu.stat").unwrap();
+    assert!(cpu.value.contains("usage_usec"), "{}", cpu.value);
+    let set = |file: &str, value: &str| {
+        let settings = vec![CgroupSetting { file: file.into(), value: value.into() }];
+        request::Body::Update(request::Update { container: "c".into(), settings })
+    };
+    host.done(set("cgroup.max.descendants", "5"));
+    assert_eq!(host.refused(set("../x", "1")).0, ErrorKind::Unsupported);
+    assert_eq!(host.refused(set("nope.max", "1")).0, ErrorKind::Unsupported);
+    host.delete("c", true);
+}
+
+#[test]
+fn a_group_that_the_container_split_up_is_removed() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let script = "mkdir -p /sys/fs/cgroup/a/b; echo $$ > /sys/fs/cgroup/a/b/cgroup.procs; \
+        echo ready; exec sleep 1000";
+    let plan = container("c", &["sh", "-c", script]);
+    let stdout = plan.process.as_ref().unwrap().stdio.clone().unwrap().stdout.unwrap();
+    host.create(plan);
+    host.start("c");
+    std::io::Read::read_exact(&mut host.stream(stdout), &mut [0; 6]).unwrap();
+    let response::Body::Processes(listed) = host.request(request::Body::List(of("c"))) else {
+        panic!("no list")
+    };
+    assert_eq!(listed.pids.len(), 1);
+    host.delete("c", true);
+}
+
+#[test]
+fn several_containers_run_beside_each_other() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    for i in 0..8 {
+        host.create(container(&format!("c{i}"), &["sleep", "1000"]));
+    }
+    for i in 0..8 {
+        host.start(&format!("c{i}"));
+    }
+    for i in 0..4 {
+        host.delete(&format!("c{i}"), true);
+    }
+    host.shutdown();
+}

@@ -1,0 +1,226 @@
+//! Settings of the runtime: `/etc/cofferdam/config.toml`, annotations `io.cofferdam.*`, flags.
+//!
+//! Invariant: a later source wins over an earlier one; an unknown key or annotation is an error that
+//! names it; every setting has a default.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::units::Bytes;
+
+/// Where the configuration is, unless `--config` says otherwise.
+pub const CONFIG: &str = "/etc/cofferdam/config.toml";
+
+/// Where the guest kernel and image are.
+const LIB: &str = "/usr/lib/cofferdam";
+
+/// The environment variable that overrides [`LIB`].
+const LIB_VARIABLE: &str = "COFFERDAM_LIB";
+
+/// Where layers are cached and scratch disks are made.
+const DATA: &str = "/var/lib/cofferdam";
+
+/// Prefix of our annotations.
+const PREFIX: &str = "io.cofferdam.";
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Reading.
+    #[error("reading the configuration {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be read.
+        source: io::Error,
+    },
+    /// Its content.
+    #[error("configuration {path}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why; names an unknown key.
+        source: Box<toml::de::Error>,
+    },
+    /// An annotation.
+    #[error("annotation {name}={value:?}: {problem}")]
+    Annotation {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What takes the writes of the containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scratch {
+    /// A tmpfs: writes count as memory.
+    Tmpfs,
+    /// A disk of this many bytes, sparse, gone with the pod.
+    Disk(Bytes),
+}
+
+impl std::str::FromStr for Scratch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "tmpfs" {
+            return Ok(Self::Tmpfs);
+        }
+        let bytes: Bytes = text.parse().map_err(|_| {
+            format!("{text:?} is neither \"tmpfs\" nor the size of a disk, for example \"8G\"")
+        })?;
+        if bytes < MIN_SCRATCH {
+            Err("a scratch disk has at least 16M".into())
+        } else {
+            Ok(Self::Disk(bytes))
+        }
+    }
+}
+
+/// Least size of a scratch disk: an ext4 with its journal.
+const MIN_SCRATCH: Bytes = Bytes(16 << 20);
+
+impl<'de> Deserialize<'de> for Scratch {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One source of settings: each may be absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overrides {
+    /// Virtual CPUs.
+    pub vcpus: Option<u8>,
+    /// Memory of the machine.
+    pub memory: Option<Bytes>,
+    /// What takes the writes.
+    pub scratch: Option<Scratch>,
+    /// Whether the machine has a console (bounded, shown when something fails).
+    pub console: Option<bool>,
+    /// The guest kernel.
+    pub kernel: Option<PathBuf>,
+    /// The guest image.
+    pub image: Option<PathBuf>,
+    /// The monitor program.
+    pub monitor: Option<PathBuf>,
+    /// Where layers are cached and scratch disks are made.
+    pub data: Option<PathBuf>,
+}
+
+impl Overrides {
+    /// Reads `path`; a file that does not exist has no settings.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`], [`ConfigError::Parse`].
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => toml::from_str(&text).map_err(|source| ConfigError::Parse {
+                path: path.to_owned(),
+                source: Box::new(source),
+            }),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// The settings in `annotations`. Paths are not among them: who writes a container's annotations
+    /// does not choose the files of the host.
+    ///
+    /// # Errors
+    /// [`ConfigError::Annotation`].
+    pub fn from_annotations(annotations: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let mut all = Self::default();
+        for (name, value) in annotations {
+            let Some(key) = name.strip_prefix(PREFIX) else { continue };
+            all.set(key, value).map_err(|problem| ConfigError::Annotation {
+                name: name.clone(),
+                value: value.clone(),
+                problem,
+            })?;
+        }
+        Ok(all)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        match key {
+            "vcpus" => self.vcpus = Some(value.parse().map_err(|_| "not a number of CPUs")?),
+            "memory" => self.memory = Some(value.parse().map_err(|e| format!("{e}"))?),
+            "scratch" => self.scratch = Some(value.parse()?),
+            "console" => self.console = Some(value.parse().map_err(|_| "not true or false")?),
+            _ => return Err("unknown; there are vcpus, memory, scratch and console".into()),
+        }
+        Ok(())
+    }
+
+    /// `self` where `later` says nothing.
+    #[must_use]
+    pub fn then(self, later: Self) -> Self {
+        Self {
+            vcpus: later.vcpus.or(self.vcpus),
+            memory: later.memory.or(self.memory),
+            scratch: later.scratch.or(self.scratch),
+            console: later.console.or(self.console),
+            kernel: later.kernel.or(self.kernel),
+            image: later.image.or(self.image),
+            monitor: later.monitor.or(self.monitor),
+            data: later.data.or(self.data),
+        }
+    }
+}
+
+/// Settings with their defaults in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Virtual CPUs, if not left to the limits.
+    pub vcpus: Option<u8>,
+    /// Memory of the machine, if not left to the limits.
+    pub memory: Option<Bytes>,
+    /// What takes the writes.
+    pub scratch: Scratch,
+    /// Whether the machine has a console.
+    pub console: bool,
+    /// The guest kernel.
+    pub kernel: PathBuf,
+    /// The guest image.
+    pub image: PathBuf,
+    /// The monitor program, if not the one beside ours.
+    pub monitor: Option<PathBuf>,
+    /// Where layers are cached and scratch disks are made.
+    pub data: PathBuf,
+}
+
+impl Settings {
+    /// `overrides` with the defaults of a host whose environment has `lib` for `COFFERDAM_LIB`.
+    #[must_use]
+    pub fn new(overrides: Overrides, lib: Option<PathBuf>) -> Self {
+        let lib = lib.unwrap_or_else(|| PathBuf::from(LIB));
+        Self {
+            vcpus: overrides.vcpus,
+            memory: overrides.memory,
+            scratch: overrides.scratch.unwrap_or(Scratch::Disk(Bytes(8 << 30))),
+            console: overrides.console.unwrap_or(true),
+            kernel: overrides.kernel.unwrap_or_else(|| lib.join("vmlinux")),
+            image: overrides.image.unwrap_or_else(|| lib.join("initramfs")),
+            monitor: overrides.monitor,
+            data: overrides.data.unwrap_or_else(|| PathBuf::from(DATA)),
+        }
+    }
+
+    /// As [`Settings::new`], from this process's environment.
+    #[must_use]
+    pub fn from_environment(overrides: Overrides) -> Self {
+        Self::new(overrides, std::env::var_os(LIB_VARIABLE).map(PathBuf::from))
+    }
+}
+
+#[cfg(test)]
+#[path = "config_test.rs"]
+mod config_test;

@@ -1,0 +1,48 @@
+//! Which source wins, and how mistakes are reported.
+
+use super::*;
+
+fn file(text: &str) -> Result<Overrides, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    std::fs::write(&path, text).unwrap();
+    Overrides::from_file(&path).map_err(|error| format!("{:#}", anyhow::Error::from(error)))
+}
+
+fn annotations(list: &[(&str, &str)]) -> Result<Overrides, String> {
+    let map = list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Overrides::from_annotations(&map).map_err(|error| error.to_string())
+}
+
+#[test]
+fn later_sources_win() {
+    let config = file("vcpus = 2\nmemory = \"1G\"\nscratch = \"tmpfs\"").unwrap();
+    let notes = annotations(&[("io.cofferdam.memory", "2G"), ("org.other", "x")]).unwrap();
+    let flags = Overrides { scratch: Some(Scratch::Disk(Bytes(1 << 30))), ..Default::default() };
+    let settings = Settings::new(config.then(notes).then(flags), None);
+    assert_eq!(settings.vcpus, Some(2));
+    assert_eq!(settings.memory, Some(Bytes(2 << 30)));
+    assert_eq!(settings.scratch, Scratch::Disk(Bytes(1 << 30)));
+}
+
+#[test]
+fn everything_has_a_default() {
+    let settings = Settings::new(file("").unwrap(), None);
+    assert_eq!(settings.kernel, PathBuf::from("/usr/lib/cofferdam/vmlinux"));
+    assert_eq!(settings.scratch, Scratch::Disk(Bytes(8 << 30)));
+    assert!(settings.console);
+    let elsewhere = Settings::new(Overrides::default(), Some("/opt/c".into()));
+    assert_eq!(elsewhere.image, PathBuf::from("/opt/c/initramfs"));
+}
+
+#[test]
+fn mistakes_are_named() {
+    assert!(file("vcpu = 2").unwrap_err().contains("unknown field `vcpu`"));
+    assert!(file("memory = \"much\"").unwrap_err().contains("\"much\""));
+    assert!(file("vcpus = 300").is_err());
+    let unknown = annotations(&[("io.cofferdam.cpus", "2")]).unwrap_err();
+    assert!(unknown.contains("io.cofferdam.cpus=\"2\": unknown"), "{unknown}");
+    assert!(annotations(&[("io.cofferdam.kernel", "/x")]).is_err());
+    assert!(annotations(&[("io.cofferdam.scratch", "1K")]).unwrap_err().contains("16M"));
+    assert_eq!(Overrides::from_file(Path::new("/no/such/file")).unwrap(), Overrides::default());
+}

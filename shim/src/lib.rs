@@ -1,0 +1,27 @@
+//! The supervisor of a pod and the `cofferdam` command line.
+//!
+//! ```text
+//! cli -> run -> config, oci (pure: bundle -> plan)
+//!           \-> storage (layer, scratch disk), pod (actor: monitor, agent, streams)
+//! ```
+//!
+//! Invariant: spec -> plan -> run: what is decided is decided before anything is started; `unsafe` only in
+//! `sys`.
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+mod doctor;
+mod logging;
+pub mod oci;
+pub mod pod;
+mod run;
+mod signals;
+pub mod sizing;
+mod storage;
+mod sys;
+pub mod tail;
+mod terminal;
+pub mod timeline;
+pub mod units;
+mod user;

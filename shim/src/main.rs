@@ -1,0 +1,13 @@
+//! The `cofferdam` command line.
+//!
+//! Invariant: nothing is decided here.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Some(state) = cofferdam_shim::pod::guardian::requested(std::env::args_os()) {
+        cofferdam_shim::pod::guardian::main(&state);
+        return ExitCode::SUCCESS;
+    }
+    cofferdam_shim::cli::main()
+}

@@ -1,0 +1,55 @@
+//! Resources and the cgroup files they become.
+
+use serde_json::json;
+
+use super::*;
+
+fn files(resources: serde_json::Value) -> Result<Vec<String>, String> {
+    let resources: LinuxResources = serde_json::from_value(resources).unwrap();
+    let all = settings(&resources, &mut Vec::new()).map_err(|error| error.to_string())?;
+    Ok(all.into_iter().map(|s| format!("{}={}", s.file, s.value)).collect())
+}
+
+#[test]
+fn memory_and_swap() {
+    let both = files(json!({"memory": {"limit": 100, "swap": 300, "reservation": 50}})).unwrap();
+    assert_eq!(both, ["memory.swap.max=200", "memory.max=100", "memory.low=50"]);
+    let none = files(json!({"memory": {"limit": -1, "swap": -1}})).unwrap();
+    assert_eq!(none, ["memory.swap.max=max", "memory.max=max"]);
+    assert!(files(json!({"memory": {"limit": 0, "swap": 0}})).unwrap().is_empty());
+    assert!(
+        files(json!({"memory": {"limit": 300, "swap": 100}})).unwrap_err().contains("memory.swap")
+    );
+    assert!(
+        files(json!({"memory": {"swap": 100}})).unwrap_err().contains("without a memory limit")
+    );
+}
+
+#[test]
+fn cpu_shares_quota_and_idle() {
+    let weights = |shares: u64| files(json!({"cpu": {"shares": shares}})).unwrap().remove(0);
+    assert_eq!(weights(2), "cpu.weight=1");
+    assert_eq!(weights(1024), "cpu.weight=39");
+    assert_eq!(weights(262_144), "cpu.weight=10000");
+    assert_eq!(weights(u64::MAX), "cpu.weight=10000");
+    assert_eq!(files(json!({"cpu": {"quota": 50000}})).unwrap(), ["cpu.max=50000 100000"]);
+    assert_eq!(files(json!({"cpu": {"quota": -1, "period": 1000}})).unwrap(), ["cpu.max=max 1000"]);
+    assert_eq!(files(json!({"cpu": {"idle": 1, "shares": 5}})).unwrap(), ["cpu.idle=1"]);
+    assert!(files(json!({"cpu": {"realtimeRuntime": 5}})).unwrap_err().contains("real-time"));
+}
+
+#[test]
+fn pids_hugetlb_io_and_unified() {
+    assert_eq!(files(json!({"pids": {"limit": 10}})).unwrap(), ["pids.max=10"]);
+    assert_eq!(files(json!({"pids": {"limit": -1}})).unwrap(), ["pids.max=max"]);
+    assert!(files(json!({"pids": {"limit": 0}})).unwrap().is_empty());
+    let huge = files(json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4096}]})).unwrap();
+    assert_eq!(huge, ["hugetlb.2MB.max=4096", "hugetlb.2MB.rsvd.max=4096"]);
+    assert!(files(json!({"hugepageLimits": [{"pageSize": "../x", "limit": 1}]})).is_err());
+    let io = json!({"blockIO": {"weight": 1000, "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 5}]}});
+    assert_eq!(files(io).unwrap(), ["io.weight=10000", "io.max=8:0 rbps=5"]);
+    assert!(files(json!({"blockIO": {"weight": 5}})).is_err());
+    let unified = files(json!({"unified": {"memory.high": "5", "cpu.max": "1 2"}})).unwrap();
+    assert_eq!(unified, ["cpu.max=1 2", "memory.high=5"]);
+    assert!(files(json!({"unified": {"../cgroup.procs": "1"}})).unwrap_err().contains("file name"));
+}

@@ -1,0 +1,167 @@
+//! Hooks (OCI runtime-spec, config#posix-platform-hooks).
+//!
+//! Those of the runtime's namespace run on the host: prestart, createRuntime, poststart, poststop. Those
+//! of the container's namespace (createContainer, startContainer) name programs of the host to be run
+//! inside the container, which has none of them: they are refused.
+//!
+//! Invariant: a hook gets the state on standard input, ends within its time-out or is killed, and is
+//! always reaped.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{OciError, invalid, unsupported};
+
+/// Longest output of a failing hook that is repeated.
+const MAX_OUTPUT: usize = 4096;
+
+/// One hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The program, absolute.
+    pub path: PathBuf,
+    /// Its arguments, the name it is called by first; empty means the path.
+    pub args: Vec<String>,
+    /// Its whole environment.
+    pub env: Vec<(String, String)>,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+}
+
+/// The hooks of a container that run on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// `prestart`, then `createRuntime`: before the container is created.
+    pub create: Vec<Hook>,
+    /// `poststart`.
+    pub poststart: Vec<Hook>,
+    /// `poststop`.
+    pub poststop: Vec<Hook>,
+}
+
+/// A hook that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// It could not be run.
+    #[error("running the hook {path}")]
+    Run {
+        /// The program.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It ended badly.
+    #[error("the hook {path} ended with {status}: {output}")]
+    Status {
+        /// The program.
+        path: PathBuf,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// What it said on standard error.
+        output: String,
+    },
+    /// It took too long.
+    #[error("the hook {path} was killed after its time-out of {timeout:?}")]
+    Timeout {
+        /// The program.
+        path: PathBuf,
+        /// The time-out.
+        timeout: Duration,
+    },
+}
+
+pub(super) fn hooks(hooks: Option<&oci_spec::runtime::Hooks>) -> Result<Hooks, OciError> {
+    let Some(hooks) = hooks else { return Ok(Hooks::default()) };
+    for (name, list) in
+        [("createContainer", hooks.create_container()), ("startContainer", hooks.start_container())]
+    {
+        if list.as_ref().is_some_and(|list| !list.is_empty()) {
+            let reason = "it would run a program of the host inside the guest";
+            return Err(unsupported(format!("hooks.{name}"), reason));
+        }
+    }
+    #[allow(deprecated, reason = "docker and others still use prestart")]
+    let prestart = hooks.prestart();
+    let mut create = list("prestart", prestart.as_deref())?;
+    create.extend(list("createRuntime", hooks.create_runtime().as_deref())?);
+    Ok(Hooks {
+        create,
+        poststart: list("poststart", hooks.poststart().as_deref())?,
+        poststop: list("poststop", hooks.poststop().as_deref())?,
+    })
+}
+
+fn list(name: &str, hooks: Option<&[oci_spec::runtime::Hook]>) -> Result<Vec<Hook>, OciError> {
+    let hook = |hook: &oci_spec::runtime::Hook| {
+        if !hook.path().is_absolute() {
+            let problem = format!("{} is not an absolute path", hook.path().display());
+            return Err(invalid(format!("hooks.{name}"), problem));
+        }
+        let timeout = hook.timeout().map(u64::try_from).transpose();
+        let timeout = timeout.ok().filter(|seconds| *seconds != Some(0)).ok_or_else(|| {
+            invalid(format!("hooks.{name}"), "the time-out is not a positive number of seconds")
+        })?;
+        let pair = |text: &String| {
+            let (key, value) = text.split_once('=').unwrap_or((text, ""));
+            (key.to_owned(), value.to_owned())
+        };
+        let strings = hook.args().iter().flatten().chain(hook.env().iter().flatten());
+        if strings.into_iter().any(|text| text.contains('\0')) {
+            return Err(invalid(format!("hooks.{name}"), "a NUL byte"));
+        }
+        Ok(Hook {
+            path: hook.path().clone(),
+            args: hook.args().clone().unwrap_or_default(),
+            env: hook.env().iter().flatten().map(pair).filter(|(key, _)| !key.is_empty()).collect(),
+            timeout: timeout.map(Duration::from_secs),
+        })
+    };
+    hooks.unwrap_or_default().iter().map(hook).collect()
+}
+
+impl Hook {
+    /// Runs it with `state` on its standard input; waits for its end.
+    ///
+    /// # Errors
+    /// It cannot be run, takes too long, or ends with another status than 0.
+    pub fn run(&self, state: &str) -> Result<(), HookError> {
+        use std::os::unix::process::CommandExt;
+        let failed = |source| HookError::Run { path: self.path.clone(), source };
+        let mut command = Command::new(&self.path);
+        if let Some((name, rest)) = self.args.split_first() {
+            command.arg0(name).args(rest);
+        }
+        let mut output = tempfile::tempfile().map_err(failed)?;
+        let errors = output.try_clone().map_err(failed)?;
+        command.env_clear().envs(self.env.iter().cloned());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(errors).process_group(0);
+        let mut child = command.spawn().map_err(failed)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A hook need not read its state; a broken pipe is no failure. The state fits into a pipe.
+            let _ = stdin.write_all(state.as_bytes());
+        }
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().map_err(failed)? {
+                break status;
+            }
+            if let Some(timeout) = self.timeout.filter(|timeout| started.elapsed() > *timeout) {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(HookError::Timeout { path: self.path.clone(), timeout });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        if status.success() {
+            return Ok(());
+        }
+        let output = crate::tail::of_file(&mut output, MAX_OUTPUT).unwrap_or_default();
+        Err(HookError::Status { path: self.path.clone(), status, output })
+    }
+}
+
+#[cfg(test)]
+#[path = "hooks_test.rs"]
+mod hooks_test;

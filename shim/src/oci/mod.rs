@@ -1,0 +1,73 @@
+//! OCI bundles to plans: reading `config.json` and translating it (OCI runtime-spec 1.x).
+//!
+//! Translation is pure: the content of small files that are bind-mounted comes in by a function.
+//!
+//! Invariant: no input makes anything here panic; what cannot be honoured is an error that names the
+//! field, never silently dropped, except what has no meaning inside a virtual machine: that is a warning.
+
+mod bundle;
+mod cgroup;
+mod default_spec;
+mod device_filter;
+mod devices;
+pub mod hooks;
+mod mount_options;
+mod mounts;
+mod namespaces;
+mod process;
+mod seccomp;
+mod translate;
+
+pub use bundle::{Bundle, BundleError};
+pub use default_spec::{default_spec, default_spec_text};
+pub use mounts::HostFile;
+pub use translate::{Needs, Translated, translate};
+
+/// A specification that cannot be run in a pod.
+#[derive(Debug, thiserror::Error)]
+pub enum OciError {
+    /// A field has a value that makes no sense.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The path of the field in `config.json`.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A field asks for something that a container in a virtual machine cannot have.
+    #[error("{field} is not supported: {reason}")]
+    Unsupported {
+        /// The path of the field in `config.json`.
+        field: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A bind mount whose source cannot be brought into the guest.
+    #[error("mount of {source_path} on {destination}: {reason}")]
+    Bind {
+        /// The path on the host.
+        source_path: String,
+        /// The path in the container.
+        destination: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The seccomp profile.
+    #[error(transparent)]
+    Seccomp(#[from] seccomp::SeccompError),
+    /// The device rules.
+    #[error(transparent)]
+    DeviceRules(#[from] device_filter::TooManyRules),
+}
+
+pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> OciError {
+    OciError::Invalid { field: field.into(), problem: problem.into() }
+}
+
+pub(crate) fn unsupported(field: impl Into<String>, reason: impl Into<String>) -> OciError {
+    OciError::Unsupported { field: field.into(), reason: reason.into() }
+}
+
+#[cfg(test)]
+#[path = "oci_test.rs"]
+mod oci_test;

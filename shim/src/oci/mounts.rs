@@ -1,0 +1,165 @@
+//! Mounts (OCI runtime-spec, config#mounts).
+//!
+//! There is no file server between host and guest. A bind mount of a small regular file, such as
+//! `/etc/resolv.conf`, is brought along in the plan; any other bind mount is refused by name.
+//!
+//! Invariant: no path of the host is ever named to the guest.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use cofferdam_agent_protocol as protocol;
+use oci_spec::runtime::Mount;
+
+use super::mount_options::MountOptions;
+use super::{OciError, invalid, unsupported};
+
+/// Largest file that is brought along (see [`protocol::MountKind::File`]).
+const MAX_FILE: usize = 256 << 10;
+
+/// Most bytes of all files together: they travel in one frame.
+const MAX_FILES: usize = 640 << 10;
+
+/// File systems that the guest's kernel can make out of nothing.
+const FILESYSTEMS: [&str; 10] = [
+    "proc",
+    "sysfs",
+    "tmpfs",
+    "ramfs",
+    "mqueue",
+    "devpts",
+    "cgroup",
+    "cgroup2",
+    "hugetlbfs",
+    "binfmt_misc",
+];
+
+/// A file of the host that a container is to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFile {
+    /// Its content.
+    pub content: Vec<u8>,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+impl HostFile {
+    /// Reads a small regular file.
+    ///
+    /// # Errors
+    /// Anything else, a larger file included, is an error that says so.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        use std::io::Read;
+        use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+        // Non-blocking: opening a fifo must not wait for its writer.
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let metadata = std::fs::metadata(path)?;
+        if !metadata.is_file() {
+            let kind = if metadata.is_dir() { "a directory" } else { "not a regular file" };
+            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("it is {kind}")));
+        }
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let mut content = Vec::new();
+        let limit = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
+        file.take(limit + 1).read_to_end(&mut content)?;
+        if content.len() > MAX_FILE {
+            let text = format!("it is larger than {} KiB", MAX_FILE >> 10);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        }
+        Ok(Self { content, mode: metadata.mode() & 0o7777 })
+    }
+}
+
+/// The plans of `mounts`; `read` gives the content of a file of the host, by absolute path.
+pub(super) fn mounts(
+    mounts: &[Mount],
+    bundle: &Path,
+    read: &dyn Fn(&Path) -> io::Result<HostFile>,
+) -> Result<Vec<protocol::Mount>, OciError> {
+    let mut plans = Vec::with_capacity(mounts.len());
+    let mut total = 0;
+    for mount in mounts {
+        let plan = one(mount, bundle, read)?;
+        total += plan.content.len();
+        if total > MAX_FILES {
+            let problem =
+                format!("the bound files are larger than {} KiB together", MAX_FILES >> 10);
+            return Err(invalid("mounts", problem));
+        }
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+fn one(
+    mount: &Mount,
+    bundle: &Path,
+    read: &dyn Fn(&Path) -> io::Result<HostFile>,
+) -> Result<protocol::Mount, OciError> {
+    let field = || format!("mounts {}", mount.destination().display());
+    let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
+    let fstype = mount.typ().as_deref().unwrap_or_default();
+    let bytes = mount.destination().as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.contains(&0) || options.data.contains('\0') {
+        return Err(invalid(field(), "an empty path or a NUL byte"));
+    }
+    if options.id_mapped || mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+        return Err(unsupported(field(), "an id-mapped mount needs a directory of the host"));
+    }
+    let mut plan = protocol::Mount {
+        destination: absolute(mount.destination()),
+        flags: options.flags & !(libc::MS_BIND | libc::MS_REC),
+        propagation: options.propagation,
+        copy_up: options.copy_up,
+        ..Default::default()
+    };
+    if options.flags & libc::MS_BIND != 0 || fstype == "bind" {
+        let source = bundle.join(mount.source().clone().unwrap_or_default());
+        let file = read(&source).map_err(|error| refused(&source, mount, &error))?;
+        plan.kind = protocol::MountKind::File.into();
+        plan.content = file.content;
+        plan.mode = file.mode;
+        return Ok(plan);
+    }
+    if !FILESYSTEMS.contains(&fstype) {
+        let reason =
+            format!("{fstype:?} is not a file system that the guest can make out of nothing");
+        return Err(unsupported(format!("{} of type {fstype:?}", field()), reason));
+    }
+    plan.kind = protocol::MountKind::Filesystem.into();
+    plan.fstype = fstype.to_owned();
+    let source = mount.source().clone().unwrap_or_else(|| PathBuf::from(fstype));
+    plan.source = source.as_os_str().as_bytes().to_vec();
+    plan.data = options.data.into_bytes();
+    if plan.source.contains(&0) {
+        return Err(invalid(field(), "a NUL byte in the source"));
+    }
+    Ok(plan)
+}
+
+/// The specification demands an absolute destination; runc takes a relative one from `/`.
+fn absolute(path: &Path) -> Vec<u8> {
+    Path::new("/").join(path).into_os_string().as_bytes().to_vec()
+}
+
+fn refused(source: &Path, mount: &Mount, error: &io::Error) -> OciError {
+    let reason = match error.kind() {
+        io::ErrorKind::Unsupported | io::ErrorKind::FileTooLarge => {
+            format!(
+                "{error}; only regular files up to {} KiB can be brought into a pod",
+                MAX_FILE >> 10
+            )
+        }
+        _ => error.to_string(),
+    };
+    OciError::Bind {
+        source_path: source.display().to_string(),
+        destination: mount.destination().display().to_string(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+#[path = "mounts_test.rs"]
+mod mounts_test;

@@ -1,0 +1,171 @@
+//! Whole specifications and the plans they become.
+
+use std::io;
+use std::path::Path;
+
+use cofferdam_agent_protocol as protocol;
+use protocol::{MountKind, NamespaceKind};
+
+use super::*;
+
+fn bundle(text: &str) -> Bundle {
+    let spec = bundle::parse(text.as_bytes(), Path::new("config.json")).unwrap();
+    Bundle { directory: "/bundle".into(), rootfs: "/bundle/rootfs".into(), spec }
+}
+
+fn read(path: &Path) -> io::Result<HostFile> {
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some("resolv.conf" | "hostname" | "containerenv") => {
+            Ok(HostFile { content: b"content".into(), mode: 0o644 })
+        }
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn plan(text: &str) -> Translated {
+    translate("c1", &bundle(text), &read).unwrap()
+}
+
+/// The error for the default specification changed by `change`.
+fn refused(change: impl FnOnce(&mut serde_json::Value)) -> String {
+    let mut spec: serde_json::Value = serde_json::from_str(&default_spec_text()).unwrap();
+    change(&mut spec);
+    translate("c1", &bundle(&spec.to_string()), &read).unwrap_err().to_string()
+}
+
+fn settings(plan: &Translated) -> Vec<String> {
+    let cgroup = plan.container.cgroup.as_ref().unwrap();
+    cgroup.settings.iter().map(|s| format!("{}={}", s.file, s.value)).collect()
+}
+
+fn kinds(plan: &Translated) -> Vec<NamespaceKind> {
+    plan.container.namespaces.iter().map(protocol::Namespace::kind).collect()
+}
+
+#[test]
+fn the_default_specification() {
+    let plan = plan(&default_spec_text());
+    assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+    assert!(plan.terminal);
+    assert_eq!(plan.needs, Needs::default());
+    let container = &plan.container;
+    assert_eq!(container.mounts.len(), 7);
+    assert!(container.mounts.iter().all(|mount| mount.kind() == MountKind::Filesystem));
+    assert!(container.rootfs.as_ref().unwrap().readonly);
+    assert_eq!((container.masked_paths.len(), container.readonly_paths.len()), (10, 5));
+    assert!(settings(&plan).is_empty());
+    assert!(!kinds(&plan).contains(&NamespaceKind::User));
+    let process = container.process.as_ref().unwrap();
+    assert_eq!(process.args, [b"sh".to_vec()]);
+    let capabilities = process.capabilities.clone().unwrap();
+    assert_eq!(capabilities.bounding, 1 << 29 | 1 << 5 | 1 << 10);
+    assert_eq!((capabilities.ambient, capabilities.inheritable), (0, 0));
+    assert_eq!(process.rlimits, [protocol::Rlimit { resource: 7, soft: 1024, hard: 1024 }]);
+    assert!(process.no_new_privileges);
+}
+
+#[test]
+fn what_docker_writes() {
+    let plan = plan(include_str!("../../testdata/docker.json"));
+    assert_eq!(plan.warnings.len(), 1, "{:?}", plan.warnings);
+    assert_eq!(plan.needs, Needs { memory: Some(512 << 20), cpus: Some(2) });
+    let expected = [
+        "memory.swap.max=536870912",
+        "memory.max=536870912",
+        "memory.low=268435456",
+        "cpu.weight=20",
+        "cpu.max=150000 100000",
+        "pids.max=100",
+    ];
+    assert_eq!(settings(&plan), expected);
+    let container = &plan.container;
+    let files: Vec<_> = container.mounts.iter().filter(|m| m.kind() == MountKind::File).collect();
+    assert_eq!(files.len(), 2);
+    assert_eq!(files[0].destination, b"/etc/resolv.conf");
+    assert_eq!(files[0].propagation, libc::MS_PRIVATE | libc::MS_REC);
+    let process = container.process.as_ref().unwrap();
+    assert_eq!((process.uid, process.gid, process.umask), (1000, 1000, Some(0o22)));
+    assert_eq!(process.additional_gids, [4, 27]);
+    assert_eq!(process.seccomp.len(), 1);
+    assert_eq!(container.sysctls.len(), 2);
+    assert!(plan.container.rootfs.as_ref().is_some_and(|rootfs| !rootfs.readonly));
+}
+
+#[test]
+fn what_podman_writes() {
+    let plan = plan(include_str!("../../testdata/podman.json"));
+    assert_eq!(plan.needs, Needs { memory: None, cpus: Some(3) });
+    let container = &plan.container;
+    assert_eq!(settings(&plan), ["pids.max=2048", "memory.high=100000000"]);
+    assert!(kinds(&plan).contains(&NamespaceKind::User));
+    assert_eq!(container.uid_map[0], protocol::IdMap { container: 0, host: 100_000, size: 65536 });
+    let rootfs = container.rootfs.as_ref().unwrap();
+    assert_eq!(rootfs.propagation, libc::MS_SLAVE | libc::MS_REC);
+    assert!(container.mounts.iter().any(|mount| mount.copy_up));
+    assert_eq!(container.devices[0].path, b"/dev/fuse");
+    let names: Vec<&str> = container.sysctls.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, ["kernel.shmmax", "net.ipv4.ip_forward"]);
+    let process = container.process.as_ref().unwrap();
+    let terminal = process.terminal.clone().unwrap();
+    assert_eq!((terminal.rows, terminal.columns), (40, 120));
+    assert_eq!(process.personality, Some(8));
+    assert_eq!(process.oom_score_adj, Some(100));
+    assert_eq!(process.io_priority, Some(protocol::IoPriority { class: 2, level: 4 }));
+    let scheduler = process.scheduler.clone().unwrap();
+    assert_eq!((scheduler.policy, scheduler.nice), (3, 5));
+    assert_eq!(process.rlimits[1].hard, u64::MAX);
+    assert_eq!(plan.hooks.poststop.len(), 1);
+    assert_eq!(plan.annotations["io.cofferdam.vcpus"], "2");
+}
+
+#[test]
+fn a_container_plan_fits_into_a_frame() {
+    let container = plan(include_str!("../../testdata/docker.json")).container;
+    let create = protocol::request::Body::Create(Box::new(container));
+    let request = protocol::Request { id: 1, body: Some(create) };
+    protocol::encode(&protocol::Frame { body: Some(protocol::frame::Body::Request(request)) })
+        .unwrap();
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_by_field() {
+    use serde_json::json;
+    let cases: [(&str, &str, serde_json::Value); 12] = [
+        ("/process/args", "process.args", json!([])),
+        ("/process/args", "process.args", json!(["a\u{0}b"])),
+        ("/process/cwd", "process.cwd", json!("relative")),
+        ("/process/oomScoreAdj", "process.oomScoreAdj", json!(2000)),
+        (
+            "/process/rlimits",
+            "soft 2 over hard 1",
+            json!([{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]),
+        ),
+        ("/hostname", "hostname", json!("x".repeat(65))),
+        (
+            "/linux/namespaces",
+            "/proc/1/ns/net",
+            json!([{"type": "uts"}, {"type": "network", "path": "/proc/1/ns/net"}]),
+        ),
+        ("/linux/namespaces", "listed twice", json!([{"type": "uts"}, {"type": "uts"}])),
+        ("/linux/namespaces", "uts namespace", json!([{"type": "pid"}])),
+        ("/linux/sysctl", "kernel.panic", json!({"kernel.panic": "1"})),
+        ("/linux/rootfsPropagation", "linux.rootfsPropagation", json!("sideways")),
+        ("/linux/timeOffsets", "linux.timeOffsets", json!({"boottime": {"secs": 1}})),
+    ];
+    for (pointer, expected, value) in cases {
+        let message = refused(|spec| {
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            spec.pointer_mut(parent).unwrap()[key] = value;
+        });
+        assert!(message.contains(expected), "{pointer}: {message}");
+    }
+}
+
+#[test]
+fn sysctls_need_their_namespace() {
+    let message = refused(|spec| {
+        spec["linux"]["namespaces"] = serde_json::json!([{"type": "uts"}, {"type": "pid"}]);
+        spec["linux"]["sysctl"] = serde_json::json!({"net.ipv4.ip_forward": "1"});
+    });
+    assert!(message.contains("network namespace"), "{message}");
+}

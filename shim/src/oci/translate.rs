@@ -1,0 +1,205 @@
+//! A bundle to the plan of a container and what the machine needs for it.
+//!
+//! Invariant: pure but for the given function that reads small files.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use cofferdam_agent_protocol::{CgroupPlan, ContainerPlan, NamespaceKind, RootfsPlan, Terminal};
+use oci_spec::runtime::{Linux, Process};
+
+use super::hooks::{self, Hooks};
+use super::mount_options::propagation;
+use super::mounts::{HostFile, mounts};
+use super::{
+    Bundle, OciError, cgroup, devices, invalid, namespaces, process, seccomp, unsupported,
+};
+
+/// What a container's limits ask of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Memory limit in bytes.
+    pub memory: Option<u64>,
+    /// CPUs, rounded up, from quota and period, or from the number of CPUs in the set.
+    pub cpus: Option<u64>,
+}
+
+/// A bundle, translated.
+#[derive(Clone, Debug)]
+pub struct Translated {
+    /// The container; its layers, upper side and streams are filled in when the machine runs.
+    pub container: ContainerPlan,
+    /// The process wants a terminal.
+    pub terminal: bool,
+    /// For the machine's size.
+    pub needs: Needs,
+    /// `annotations`.
+    pub annotations: BTreeMap<String, String>,
+    /// Hooks to run on the host.
+    pub hooks: Hooks,
+    /// What was ignored, and why.
+    pub warnings: Vec<String>,
+}
+
+/// Translates `bundle` for the container `id`; `read` gives the content of a small file of the host.
+///
+/// # Errors
+/// The first thing that makes no sense or cannot be done in a pod.
+pub fn translate(
+    id: &str,
+    bundle: &Bundle,
+    read: &dyn Fn(&Path) -> io::Result<HostFile>,
+) -> Result<Translated, OciError> {
+    let spec = &bundle.spec;
+    let linux = spec.linux().as_ref();
+    let mut warnings = Vec::new();
+    refuse_what_cannot_be(linux, &mut warnings)?;
+    let process =
+        spec.process().as_ref().ok_or_else(|| invalid("process", "there is nothing to run"))?;
+    let own = namespaces::namespaces(linux)?;
+    let has = |kind| namespaces::has(&own, kind);
+    let hostname = spec.hostname().clone().unwrap_or_default();
+    let domainname = spec.domainname().clone().unwrap_or_default();
+    host_name("hostname", &hostname, has(NamespaceKind::Uts))?;
+    host_name("domainname", &domainname, has(NamespaceKind::Uts))?;
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let settings = resources.map(|r| cgroup::settings(r, &mut warnings)).transpose()?;
+    let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+    let paths = |list: Option<&Vec<String>>| {
+        list.into_iter().flatten().map(|path| path.clone().into_bytes()).collect()
+    };
+    let container = ContainerPlan {
+        id: id.to_owned(),
+        rootfs: Some(RootfsPlan {
+            readonly,
+            propagation: rootfs_propagation(linux)?,
+            ..Default::default()
+        }),
+        mounts: mounts(spec.mounts().as_deref().unwrap_or_default(), &bundle.directory, read)?,
+        uid_map: namespaces::id_map(linux.and_then(|l| l.uid_mappings().as_ref()), "uidMappings")?,
+        gid_map: namespaces::id_map(linux.and_then(|l| l.gid_mappings().as_ref()), "gidMappings")?,
+        sysctls: namespaces::sysctls(linux, &own)?,
+        namespaces: own,
+        hostname,
+        domainname,
+        cgroup: Some(CgroupPlan {
+            settings: settings.unwrap_or_default(),
+            device_filter: devices::filter(linux)?,
+        }),
+        devices: devices::nodes(linux)?,
+        masked_paths: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
+        readonly_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
+        process: Some(process_plan(process, linux, &mut warnings)?),
+    };
+    Ok(Translated {
+        container,
+        terminal: process.terminal().unwrap_or(false),
+        needs: needs(linux),
+        annotations: spec
+            .annotations()
+            .iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
+        hooks: hooks::hooks(spec.hooks().as_ref())?,
+        warnings,
+    })
+}
+
+fn refuse_what_cannot_be(
+    linux: Option<&Linux>,
+    warnings: &mut Vec<String>,
+) -> Result<(), OciError> {
+    let Some(linux) = linux else { return Ok(()) };
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return Err(unsupported(
+            "linux.netDevices",
+            "a device of the host cannot move into a guest",
+        ));
+    }
+    if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) {
+        return Err(unsupported(
+            "linux.timeOffsets",
+            "clock offsets are not carried into the guest",
+        ));
+    }
+    if linux.memory_policy().is_some() {
+        return Err(unsupported("linux.memoryPolicy", "the machine has one NUMA node"));
+    }
+    if linux.intel_rdt().is_some() {
+        warnings.push("linux.intelRdt is about the host's processors; ignored".into());
+    }
+    if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
+        warnings.push("linux.mountLabel: the guest has no SELinux; ignored".into());
+    }
+    Ok(())
+}
+
+/// `sethostname(2)` takes 64 bytes, and only in a uts namespace of its own.
+fn host_name(field: &str, name: &str, own: bool) -> Result<(), OciError> {
+    if name.len() > 64 || name.contains('\0') {
+        return Err(invalid(field, "over 64 bytes, or holds a NUL byte"));
+    }
+    if !name.is_empty() && !own {
+        return Err(invalid(field, "needs a uts namespace in linux.namespaces"));
+    }
+    Ok(())
+}
+
+fn rootfs_propagation(linux: Option<&Linux>) -> Result<u64, OciError> {
+    match linux.and_then(|linux| linux.rootfs_propagation().as_deref()) {
+        None | Some("") => Ok(0),
+        Some(name) => propagation(name)
+            .ok_or_else(|| invalid("linux.rootfsPropagation", format!("{name:?} is unknown"))),
+    }
+}
+
+fn process_plan(
+    process: &Process,
+    linux: Option<&Linux>,
+    warnings: &mut Vec<String>,
+) -> Result<cofferdam_agent_protocol::ProcessPlan, OciError> {
+    let mut plan = process::plan(process, warnings)?;
+    if let Some(profile) = linux.and_then(|linux| linux.seccomp().as_ref()) {
+        plan.seccomp.push(seccomp::filter(profile)?);
+    }
+    let domain = linux.and_then(|linux| linux.personality().as_ref()).map(|p| p.domain());
+    plan.personality = domain.map(process::personality);
+    if process.terminal().unwrap_or(false) {
+        let size = process.console_size();
+        let side = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).min(u16::MAX.into());
+        plan.terminal = Some(Terminal {
+            stream: 0,
+            rows: size.map_or(0, |size| side(size.height())),
+            columns: size.map_or(0, |size| side(size.width())),
+        });
+    }
+    Ok(plan)
+}
+
+fn needs(linux: Option<&Linux>) -> Needs {
+    let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) else {
+        return Needs::default();
+    };
+    let limit = resources.memory().as_ref().and_then(|memory| memory.limit());
+    let cpu = resources.cpu().as_ref();
+    let quota = cpu.and_then(|cpu| cpu.quota()).and_then(|quota| u64::try_from(quota).ok());
+    let period = cpu.and_then(|cpu| cpu.period()).filter(|p| *p != 0).unwrap_or(100_000);
+    let set = cpu.and_then(|cpu| cpu.cpus().as_deref()).and_then(cpus_in_set);
+    Needs {
+        memory: limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit != 0),
+        cpus: quota.filter(|quota| *quota != 0).map(|quota| quota.div_ceil(period)).or(set),
+    }
+}
+
+/// How many CPUs a list such as `0-3,8` holds.
+fn cpus_in_set(list: &str) -> Option<u64> {
+    let count = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    };
+    let counts = list.split(',').map(|part| count(part.trim())).collect::<Option<Vec<u64>>>()?;
+    counts.into_iter().try_fold(0u64, u64::checked_add).filter(|n| *n > 0)
+}

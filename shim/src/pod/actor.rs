@@ -1,0 +1,400 @@
+//! The actor that owns a pod.
+//!
+//! ```text
+//! booting --Booted--> booted --Hello--> ready --Stop--> gone
+//!    |                  |                 |
+//!    +------------------+-----------------+--(any failure)--> failed --Stop--> gone
+//! ```
+//!
+//! Invariant: after a failure the machine is stopped at once, and every waiter and every later command
+//! gets that failure; only processes that were asked for are remembered.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use cofferdam_agent_protocol::{
+    Event, Frame, PROTOCOL_VERSION, PodPlan, Refusal, Request, Response, StreamToken, Welcome,
+    event, frame, request, response,
+};
+use cofferdam_vmm_api::{Bdf, FromMonitor, ToMonitor};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::error::{Cause, PodError};
+use super::link::Link;
+use super::monitor::{Monitor, Said};
+use super::vsock::{self, Incoming};
+use super::{ExitStatus, PodSpec};
+use crate::timeline::{PodStage, Timeline};
+
+/// How long to wait for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// From the request to boot to the agent's hello.
+    pub hello: Duration,
+    /// For the token of a stream.
+    pub token: Duration,
+    /// For the monitor to end after it was told to.
+    pub stop: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            hello: Duration::from_secs(120),
+            token: Duration::from_secs(10),
+            stop: Duration::from_secs(3),
+        }
+    }
+}
+
+type Reply<T> = oneshot::Sender<Result<T, PodError>>;
+
+/// What the actor can be asked.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Answer when the agent is ready.
+    Ready(Reply<Vec<Bdf>>),
+    /// Hand over the stream that names this token.
+    Expect { token: StreamToken, stream: oneshot::Sender<UnixStream> },
+    /// Ask the agent.
+    Request { body: request::Body, reply: Reply<response::Body> },
+    /// Answer when the container's first process has ended.
+    Wait { container: String, reply: Reply<ExitStatus> },
+    /// Stop the machine; the last command.
+    Stop,
+}
+
+/// A container's first process.
+#[derive(Debug, Default)]
+struct Process {
+    ended: Option<ExitStatus>,
+    waiters: Vec<Reply<ExitStatus>>,
+}
+
+/// A request that is not answered yet.
+#[derive(Debug)]
+struct Pending {
+    reply: Reply<response::Body>,
+    stage: Option<PodStage>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Actor {
+    monitor: Monitor,
+    spec: PodSpec,
+    timeline: Timeline,
+    commands: mpsc::Receiver<Command>,
+    incoming: mpsc::Receiver<Incoming>,
+    handshakes: vsock::Handshakes,
+    link: Option<Link>,
+    disks: Option<Vec<Bdf>>,
+    ready: bool,
+    failure: Option<PodError>,
+    ready_waiters: Vec<Reply<Vec<Bdf>>>,
+    expected: HashMap<StreamToken, oneshot::Sender<UnixStream>>,
+    pending: HashMap<u64, Pending>,
+    next_request: u64,
+    processes: HashMap<String, Process>,
+    hello_deadline: Instant,
+    oom_told: bool,
+}
+
+impl Actor {
+    pub(super) fn new(
+        monitor: Monitor,
+        spec: PodSpec,
+        timeline: Timeline,
+        commands: mpsc::Receiver<Command>,
+    ) -> std::io::Result<Self> {
+        let (handshakes, incoming) = vsock::Handshakes::new(spec.timeouts.token);
+        let hello_deadline = Instant::now() + spec.timeouts.hello;
+        Ok(Self {
+            monitor,
+            spec,
+            timeline,
+            commands,
+            incoming,
+            handshakes,
+            link: None,
+            oom_told: false,
+            disks: None,
+            ready: false,
+            failure: None,
+            ready_waiters: Vec::new(),
+            expected: HashMap::new(),
+            pending: HashMap::new(),
+            next_request: 1,
+            processes: HashMap::new(),
+            hello_deadline,
+        })
+    }
+
+    /// Boots the machine and serves the pod until it is told to stop.
+    pub(super) async fn run(mut self) -> Timeline {
+        let descriptors = std::mem::take(&mut self.spec.descriptors);
+        let boot = ToMonitor::Boot(Box::new(self.spec.machine.clone()));
+        if let Err(error) = self.monitor.send(&boot, &descriptors) {
+            self.monitor_lost(&error).await;
+        }
+        drop(descriptors);
+        while self.turn().await {}
+        self.fail(Cause::Stopped).await;
+        self.monitor.end(self.spec.timeouts.stop).await;
+        self.timeline.reach(PodStage::MachineGone);
+        self.timeline
+    }
+
+    /// Handles one thing that happened; whether there is more to do.
+    async fn turn(&mut self) -> bool {
+        let alive = self.failure.is_none();
+        let waiting = alive && !self.ready;
+        tokio::select! {
+            command = self.commands.recv() => match command {
+                None | Some(Command::Stop) => return false,
+                Some(command) => self.command(command).await,
+            },
+            said = self.monitor.next(), if alive => match said {
+                Said::Message(Ok(message)) => self.monitor_said(message).await,
+                Said::Message(Err(error)) => self.monitor_lost(&error).await,
+                Said::Connection(port, stream) => {
+                    self.handshakes.accept(port, stream, self.link.is_some());
+                }
+            },
+            incoming = self.incoming.recv(), if alive => {
+                if let Some(incoming) = incoming {
+                    self.incoming(incoming).await;
+                }
+            }
+            frame = receive(&mut self.link), if alive => match frame {
+                Ok(frame) => self.frame(frame).await,
+                Err(reason) => self.agent_lost(reason).await,
+            },
+            () = sleep_until(self.hello_deadline), if waiting => {
+                self.fail(Cause::NoHello(self.spec.timeouts.hello.as_secs())).await;
+            }
+        }
+        true
+    }
+
+    async fn command(&mut self, command: Command) {
+        match (command, self.failure.clone()) {
+            (Command::Ready(reply), Some(failure)) => drop(reply.send(Err(failure))),
+            (Command::Request { reply, .. }, Some(failure)) => drop(reply.send(Err(failure))),
+            (Command::Wait { container, reply }, failure) => self.wait(&container, reply, failure),
+            (Command::Expect { .. }, Some(_)) | (Command::Stop, _) => {}
+            (Command::Ready(reply), None) => {
+                self.ready_waiters.push(reply);
+                self.tell_ready();
+            }
+            (Command::Expect { token, stream }, None) => drop(self.expected.insert(token, stream)),
+            (Command::Request { body, reply }, None) => self.request(body, reply).await,
+        }
+    }
+
+    fn wait(&mut self, container: &str, reply: Reply<ExitStatus>, failure: Option<PodError>) {
+        let process = self.processes.get_mut(container);
+        match (process, failure) {
+            (Some(Process { ended: Some(status), .. }), _) => drop(reply.send(Ok(*status))),
+            (_, Some(failure)) => drop(reply.send(Err(failure))),
+            (Some(process), None) => process.waiters.push(reply),
+            (None, None) => drop(reply.send(Err(self.error(Cause::WrongAnswer("wait"))))),
+        }
+    }
+
+    async fn request(&mut self, body: request::Body, reply: Reply<response::Body>) {
+        let stage = match &body {
+            request::Body::Create(plan) => {
+                self.processes.entry(plan.id.clone()).or_default();
+                Some(PodStage::ContainerCreated)
+            }
+            request::Body::Start(_) => Some(PodStage::ContainerStarted),
+            _ => None,
+        };
+        let id = self.next_request;
+        self.next_request += 1;
+        self.pending.insert(id, Pending { reply, stage });
+        self.send(frame::Body::Request(Request { id, body: Some(body) })).await;
+    }
+
+    async fn send(&mut self, body: frame::Body) {
+        let result = match self.link.as_mut().filter(|_| self.ready) {
+            Some(link) => link.send(Frame { body: Some(body) }).await,
+            None => Err("it is not there yet".into()),
+        };
+        if let Err(reason) = result {
+            self.agent_lost(reason).await;
+        }
+    }
+
+    async fn monitor_said(&mut self, message: FromMonitor) {
+        match message {
+            FromMonitor::Reached(stage) => self.timeline.reach_at(stage.name.into(), stage.at_ns),
+            FromMonitor::Booted(booted) if booted.disks.len() == self.spec.machine.disks.len() => {
+                self.disks = Some(booted.disks);
+                self.tell_ready();
+            }
+            FromMonitor::Booted(booted) => {
+                let text = format!("it tells of {} disks", booted.disks.len());
+                self.fail(Cause::Monitor(text)).await;
+            }
+            FromMonitor::Failed(text) => self.fail(Cause::Build(text)).await,
+            FromMonitor::Exited(reason) => self.fail(Cause::Ended(reason)).await,
+        }
+    }
+
+    /// The monitor closed its socket or sent nonsense. If it died, its own words are the better cause.
+    async fn monitor_lost(&mut self, error: &str) {
+        let cause = match self.monitor.obituary().await {
+            Some(text) => Cause::MonitorGone(text),
+            None => Cause::Monitor(error.to_owned()),
+        };
+        self.fail(cause).await;
+    }
+
+    /// The agent's connection broke. When the whole machine ended, that is the better cause: the monitor
+    /// is given a moment to tell.
+    async fn agent_lost(&mut self, reason: String) {
+        let told = tokio::time::timeout(Duration::from_secs(1), async {
+            loop {
+                match self.monitor.receive().await {
+                    Ok(FromMonitor::Exited(reason)) => break Ok(reason),
+                    Ok(FromMonitor::Reached(stage)) => {
+                        self.timeline.reach_at(stage.name.into(), stage.at_ns);
+                    }
+                    Ok(_) => {}
+                    Err(error) => break Err(error),
+                }
+            }
+        });
+        match told.await {
+            Ok(Ok(ended)) => self.fail(Cause::Ended(ended)).await,
+            Ok(Err(error)) => self.monitor_lost(&error).await,
+            Err(_) => self.fail(Cause::AgentLost(reason)).await,
+        }
+    }
+
+    async fn incoming(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Control(stream) if self.link.is_none() => {
+                self.link = Some(Link::new(stream));
+            }
+            Incoming::Control(_) => {}
+            Incoming::Stream(token, stream) => match self.expected.remove(&token) {
+                Some(receiver) => drop(receiver.send(stream)),
+                None => tracing::debug!("the guest named an unknown stream"),
+            },
+        }
+    }
+
+    async fn frame(&mut self, frame: Frame) {
+        match frame.body {
+            Some(frame::Body::Hello(hello)) if !self.ready => {
+                if hello.protocol_version == PROTOCOL_VERSION {
+                    self.welcome().await;
+                } else {
+                    self.refuse(hello.protocol_version).await;
+                }
+            }
+            Some(frame::Body::Refusal(Refusal { reason })) => {
+                self.fail(Cause::Refused(crate::tail::printable(reason.as_bytes()))).await;
+            }
+            Some(frame::Body::Response(response)) if self.ready => self.response(response),
+            Some(frame::Body::Event(event)) if self.ready => self.event(event),
+            _ => self.fail(Cause::AgentLost("it sent a frame out of turn".into())).await,
+        }
+    }
+
+    async fn welcome(&mut self) {
+        self.timeline.reach(PodStage::AgentHello);
+        self.ready = true;
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let realtime_ns = u64::try_from(since.as_nanos()).unwrap_or(0);
+        let pod = PodPlan { realtime_ns, ..self.spec.plan.clone() };
+        let welcome = Welcome { protocol_version: PROTOCOL_VERSION, pod: Some(pod) };
+        self.send(frame::Body::Welcome(welcome)).await;
+        self.tell_ready();
+    }
+
+    async fn refuse(&mut self, theirs: u32) {
+        let reason = format!("this host speaks protocol version {PROTOCOL_VERSION}");
+        let refusal = Frame { body: Some(frame::Body::Refusal(Refusal { reason })) };
+        if let Some(link) = self.link.as_mut() {
+            let _ = link.send(refusal).await;
+        }
+        self.fail(Cause::Version { theirs, ours: PROTOCOL_VERSION }).await;
+    }
+
+    fn response(&mut self, response: Response) {
+        let (Some(pending), Some(body)) = (self.pending.remove(&response.id), response.body) else {
+            return;
+        };
+        if let Some(stage) = pending.stage.filter(|_| !matches!(body, response::Body::Error(_))) {
+            self.timeline.reach(stage);
+        }
+        let _ = pending.reply.send(Ok(body));
+    }
+
+    fn event(&mut self, event: Event) {
+        match event.body {
+            Some(event::Body::Ended(ended)) if ended.process.is_empty() => {
+                let Some(process) = self.processes.get_mut(&ended.container) else { return };
+                let byte = |n: u32| u8::try_from(n & 0xff).unwrap_or(0);
+                let status = ExitStatus { code: byte(ended.code), signal: byte(ended.signal) };
+                process.ended.get_or_insert(status);
+                self.timeline.reach(PodStage::ContainerExited);
+                for waiter in process.waiters.drain(..) {
+                    let _ = waiter.send(Ok(status));
+                }
+            }
+            // Once: the guest decides how often it says so.
+            Some(event::Body::OutOfMemory(_)) if !std::mem::replace(&mut self.oom_told, true) => {
+                tracing::warn!("the guest's kernel killed a process for lack of memory");
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_ready(&mut self) {
+        if let Some(disks) = self.disks.as_ref().filter(|_| self.ready) {
+            for waiter in self.ready_waiters.drain(..) {
+                let _ = waiter.send(Ok(disks.clone()));
+            }
+        }
+    }
+
+    /// Fails the pod, once; everyone who waits is told.
+    async fn fail(&mut self, cause: Cause) {
+        if self.failure.is_some() {
+            return;
+        }
+        let failure = self.error(cause);
+        self.failure = Some(failure.clone());
+        self.monitor.stop();
+        self.link = None;
+        self.expected.clear();
+        for waiter in self.ready_waiters.drain(..) {
+            let _ = waiter.send(Err(failure.clone()));
+        }
+        for (_, pending) in self.pending.drain() {
+            let _ = pending.reply.send(Err(failure.clone()));
+        }
+        for waiter in self.processes.values_mut().flat_map(|process| process.waiters.drain(..)) {
+            let _ = waiter.send(Err(failure.clone()));
+        }
+    }
+
+    fn error(&self, cause: Cause) -> PodError {
+        PodError { stage: self.timeline.last(), cause }
+    }
+}
+
+/// The next frame of the agent; never without one.
+async fn receive(link: &mut Option<Link>) -> Result<Frame, String> {
+    match link {
+        Some(link) => link.receive().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,232 @@
+//! A pod: one machine, its agent and its containers.
+//!
+//! One actor owns all state of a pod: the control socket of the monitor, the agent's connection, the
+//! expected streams, the processes and the timeline. Everyone else holds a [`Pod`], which sends it
+//! commands and waits for answers. Front ends hold no state of a pod.
+//!
+//! Invariant: when the actor has ended, the monitor's process is reaped; whatever the guest sends costs
+//! bounded memory and fails at most this pod.
+
+mod actor;
+mod error;
+pub mod guardian;
+mod link;
+mod monitor;
+mod state_dir;
+mod stream;
+mod vsock;
+
+use cofferdam_agent_protocol::{ContainerPlan, ErrorKind, PodPlan, StreamToken, request, response};
+use cofferdam_vmm_api::{Bdf, MachineSpec};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+pub use actor::Timeouts;
+pub use error::{Cause, PodError};
+pub use guardian::Guardian;
+pub use monitor::{Monitor, SpawnError};
+pub use state_dir::{StateDir, StateError, check_id};
+pub use stream::{Pump, Streams};
+
+use crate::timeline::Timeline;
+use actor::{Actor, Command};
+
+/// What a pod is started with.
+#[derive(Debug)]
+pub struct PodSpec {
+    /// The machine.
+    pub machine: MachineSpec,
+    /// The descriptors that `machine` names, but for the connections socket, which comes last.
+    pub descriptors: Vec<std::os::fd::OwnedFd>,
+    /// What the agent is told in its welcome; its clock is filled in then.
+    pub plan: PodPlan,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitStatus {
+    /// The exit code, when no signal ended it.
+    pub code: u8,
+    /// The signal that ended it, or 0.
+    pub signal: u8,
+}
+
+impl ExitStatus {
+    /// The code a shell would report.
+    #[must_use]
+    pub fn shell_code(self) -> u8 {
+        if self.signal == 0 { self.code } else { 128u8.saturating_add(self.signal) }
+    }
+}
+
+/// A living pod, as everyone but its actor sees it.
+#[derive(Debug)]
+pub struct Pod {
+    commands: mpsc::Sender<Command>,
+    actor: JoinHandle<Timeline>,
+}
+
+/// The streams of a new process: each arrives when the agent has dialled it.
+#[derive(Debug)]
+pub struct Expected {
+    /// The terminal, or standard input.
+    pub stdin: Option<oneshot::Receiver<UnixStream>>,
+    /// Standard output, without a terminal.
+    pub stdout: Option<oneshot::Receiver<UnixStream>>,
+    /// Standard error, without a terminal.
+    pub stderr: Option<oneshot::Receiver<UnixStream>>,
+}
+
+impl Pod {
+    /// Starts the actor, which boots the machine. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// The control socket cannot be watched.
+    pub fn launch(monitor: Monitor, spec: PodSpec, timeline: Timeline) -> std::io::Result<Self> {
+        let (commands, receiver) = mpsc::channel(32);
+        let actor = Actor::new(monitor, spec, timeline, receiver)?;
+        Ok(Self { commands, actor: tokio::spawn(actor.run()) })
+    }
+
+    /// Waits until the agent is ready; gives the PCI addresses of the disks.
+    ///
+    /// # Errors
+    /// Why the pod failed instead.
+    pub async fn ready(&self) -> Result<Vec<Bdf>, PodError> {
+        self.command(Command::Ready).await
+    }
+
+    /// Creates a container. Streams are asked for where `plan.process` has a terminal or stdio; the
+    /// tokens are chosen here.
+    ///
+    /// # Errors
+    /// The agent's, or why the pod failed.
+    pub async fn create(&self, mut plan: ContainerPlan) -> Result<Expected, PodError> {
+        let mut expected = Expected { stdin: None, stdout: None, stderr: None };
+        if let Some(process) = plan.process.as_mut() {
+            if let Some(terminal) = process.terminal.as_mut() {
+                expected.stdin = Some(self.expect(&mut terminal.stream).await?);
+            } else if let Some(stdio) = process.stdio.as_mut() {
+                if let Some(token) = stdio.stdin.as_mut() {
+                    expected.stdin = Some(self.expect(token).await?);
+                }
+                if let Some(token) = stdio.stdout.as_mut() {
+                    expected.stdout = Some(self.expect(token).await?);
+                }
+                if let Some(token) = stdio.stderr.as_mut() {
+                    expected.stderr = Some(self.expect(token).await?);
+                }
+            }
+        }
+        match self.request(request::Body::Create(Box::new(plan))).await? {
+            response::Body::Created(_) => Ok(expected),
+            _ => Err(PodError { stage: None, cause: Cause::WrongAnswer("create") }),
+        }
+    }
+
+    /// Lets a created container run.
+    ///
+    /// # Errors
+    /// As [`Pod::create`].
+    pub async fn start(&self, container: &str) -> Result<(), PodError> {
+        let start = request::Start { container: container.into() };
+        self.done(request::Body::Start(start), "start").await
+    }
+
+    /// Sends `signal` to a container's first process.
+    ///
+    /// # Errors
+    /// As [`Pod::create`].
+    pub async fn signal(&self, container: &str, signal: u32) -> Result<(), PodError> {
+        let process = String::new();
+        let signal = request::Signal { container: container.into(), process, signal, all: false };
+        self.done(request::Body::Signal(signal), "signal").await
+    }
+
+    /// Sets the window size of the terminal of a container's first process.
+    ///
+    /// # Errors
+    /// As [`Pod::create`].
+    pub async fn resize(&self, container: &str, rows: u16, columns: u16) -> Result<(), PodError> {
+        let resize = request::Resize {
+            container: container.into(),
+            process: String::new(),
+            rows: rows.into(),
+            columns: columns.into(),
+        };
+        self.done(request::Body::Resize(resize), "resize").await
+    }
+
+    /// Waits for the end of a container's first process.
+    ///
+    /// # Errors
+    /// Why the pod failed before.
+    pub async fn wait(&self, container: &str) -> Result<ExitStatus, PodError> {
+        let container = container.to_owned();
+        self.command(|reply| Command::Wait { container, reply }).await
+    }
+
+    /// Stops the machine, as if its power were cut, and waits until its monitor is gone.
+    pub async fn stop(self) -> Timeline {
+        let _ = self.commands.send(Command::Stop).await;
+        drop(self.commands);
+        self.actor.await.unwrap_or_default()
+    }
+
+    async fn done(&self, body: request::Body, what: &'static str) -> Result<(), PodError> {
+        match self.request(body).await? {
+            response::Body::Done(_) => Ok(()),
+            _ => Err(PodError { stage: None, cause: Cause::WrongAnswer(what) }),
+        }
+    }
+
+    async fn request(&self, body: request::Body) -> Result<response::Body, PodError> {
+        match self.command(|reply| Command::Request { body, reply }).await? {
+            response::Body::Error(error) => {
+                let kind = ErrorKind::try_from(error.kind).unwrap_or(ErrorKind::Other);
+                let message = crate::tail::printable(error.message.as_bytes());
+                Err(PodError { stage: None, cause: Cause::Agent { kind, message } })
+            }
+            body => Ok(body),
+        }
+    }
+
+    /// Chooses an unguessable token and has the actor expect its stream.
+    async fn expect(
+        &self,
+        token: &mut StreamToken,
+    ) -> Result<oneshot::Receiver<UnixStream>, PodError> {
+        *token = stream::token().map_err(|error| PodError {
+            stage: None,
+            cause: Cause::AgentLost(format!("no random token for a stream: {error}")),
+        })?;
+        let (stream, receiver) = oneshot::channel();
+        let command = Command::Expect { token: *token, stream };
+        self.commands.send(command).await.map_err(|_| stopped())?;
+        Ok(receiver)
+    }
+
+    async fn command<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, PodError>>) -> Command,
+    ) -> Result<T, PodError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+}
+
+fn stopped() -> PodError {
+    PodError { stage: None, cause: Cause::Stopped }
+}
+
+#[cfg(test)]
+#[path = "fake_test.rs"]
+mod fake_test;
+
+#[cfg(test)]
+#[path = "pod_test.rs"]
+mod pod_test;

@@ -1,0 +1,157 @@
+//! The directory of a living pod: `ROOT/ID`, mode 0700, locked by its owner.
+//!
+//! A directory whose lock nobody holds belongs to an owner that was killed: it is removed when it is
+//! met. Making, locking and removing happen under the lock of `ROOT`, so that no one takes a directory
+//! that is being made for a dead one.
+//!
+//! Invariant: it is gone when its [`StateDir`] is.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Longest id, as in runc.
+const MAX_ID: usize = 1024;
+
+/// Longest name of a directory entry.
+const MAX_NAME: usize = 255;
+
+/// A state directory that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The id.
+    #[error("invalid container ID {0:?}: it has 1 to {MAX_NAME} letters, digits and \"_+-.\"")]
+    Id(String),
+    /// The id is in use.
+    #[error("container with given ID already exists: {0}")]
+    Exists(String),
+    /// The file system.
+    #[error("state directory {path}")]
+    Io {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    root: PathBuf,
+    lock: File,
+}
+
+/// Checks a container id: what runc allows, and short enough for a directory.
+///
+/// # Errors
+/// [`StateError::Id`].
+pub fn check_id(id: &str) -> Result<(), StateError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_+-.".contains(&b);
+    let name = !id.is_empty() && id.len() <= MAX_ID.min(MAX_NAME) && id != "." && id != "..";
+    if name && id.bytes().all(allowed) { Ok(()) } else { Err(StateError::Id(id.to_owned())) }
+}
+
+impl StateDir {
+    /// Makes the directory of the pod `id` below `root`; removes those of dead owners.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn create(root: &Path, id: &str) -> Result<Self, StateError> {
+        check_id(id)?;
+        let path = root.join(id);
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StateError::Io { path, source }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(at(root))?;
+        let _guard = lock_root(root).map_err(at(root))?;
+        remove_dead(root);
+        DirBuilder::new().mode(0o700).create(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => StateError::Exists(id.to_owned()),
+            _ => StateError::Io { path: path.clone(), source },
+        })?;
+        let lock = File::open(&path).map_err(at(&path))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|errno| at(&path)(errno.into()))?;
+        Ok(Self { path, root: root.to_owned(), lock })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes an empty file in it.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn file(&self, name: &str) -> Result<File, StateError> {
+        let path = self.path.join(name);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        options.open(&path).map_err(|source| StateError::Io { path, source })
+    }
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        let _guard = lock_root(&self.root);
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "removing the state directory");
+        }
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
+/// Takes the lock of all of `root`, for a moment.
+fn lock_root(root: &Path) -> io::Result<File> {
+    let file = File::open(root)?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+/// Removes `path` if its owner is dead. An owner that is just dying gets a moment: the kernel does not close
+/// its descriptors all at once.
+pub(super) fn remove_if_dead(path: &Path) {
+    for _ in 0..50 {
+        let guard = path.parent().map(lock_root);
+        if !matches!(guard, Some(Ok(_))) || remove_unlocked(path) {
+            return;
+        }
+        drop(guard);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn remove_dead(root: &Path) {
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        remove_unlocked(&entry.path());
+    }
+}
+
+/// Removes the directory at `path` if nobody holds its lock; whether it is gone. The caller holds the root's.
+///
+/// Only what a state directory can hold is removed: another program may keep directories of its own below
+/// the same root.
+fn remove_unlocked(path: &Path) -> bool {
+    let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+    let Some(directory) = is_directory.then(|| File::open(path).ok()).flatten() else {
+        return true;
+    };
+    let free = flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok();
+    if !free {
+        return false;
+    }
+    let _ = std::fs::remove_file(path.join("console.log"));
+    std::fs::remove_dir(path).is_ok()
+}
+
+#[cfg(test)]
+#[path = "state_dir_test.rs"]
+mod state_dir_test;

@@ -1,0 +1,159 @@
+//! Copying between a standard stream of ours and a stream of the guest.
+//!
+//! Each direction is a thread with blocking calls, so a slow reader slows down only its own stream.
+//!
+//! There is no `splice(2)` here: one that waits for a socket holds the lock of the pipe it would write to,
+//! and keeps the pipe's reader from what is already in it.
+//!
+//! Invariant: end-of-file at one end becomes a half-close of the other; a broken end closes the other.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use cofferdam_agent_protocol::StreamToken;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, read, write};
+use rustix::net::{Shutdown, shutdown};
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+
+use super::Expected;
+
+/// Bytes moved at once.
+const CHUNK: usize = 64 << 10;
+
+/// A random, unguessable token.
+pub(super) fn token() -> std::io::Result<StreamToken> {
+    let mut bytes = [0; size_of::<StreamToken>()];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if filled == bytes.len() {
+        Ok(StreamToken::from_le_bytes(bytes))
+    } else {
+        Err(std::io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// A copy in one direction that is under way.
+#[derive(Debug)]
+pub struct Pump {
+    done: oneshot::Receiver<()>,
+}
+
+impl Pump {
+    /// Copies from `from` to `to` until the end of `from` or a failure of `to`.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn start(name: &str, from: OwnedFd, to: OwnedFd) -> std::io::Result<Self> {
+        let (finished, done) = oneshot::channel();
+        let copy = move || {
+            let result = copy(&from, &to);
+            // Only sockets can be half-closed; for others the error says so, and closing is enough.
+            let _ = shutdown(&to, Shutdown::Write);
+            if result.is_err() {
+                let _ = shutdown(&from, Shutdown::Both);
+            }
+            drop((from, to));
+            let _ = finished.send(());
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(copy)?;
+        Ok(Self { done })
+    }
+
+    /// Waits for the end of the copy. May be cancelled and repeated.
+    pub async fn finished(&mut self) {
+        if !self.done.is_terminated() {
+            let _ = (&mut self.done).await;
+        }
+    }
+}
+
+/// Copies until the end of `from`.
+fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let count = match retry(from, PollFlags::IN, || read(from, &mut buffer)) {
+            Ok(0) => return Ok(()),
+            // What a terminal says when its other side is gone.
+            Err(Errno::IO) => return Ok(()),
+            result => result?,
+        };
+        let mut rest = &buffer[..count];
+        while !rest.is_empty() {
+            let written = retry(to, PollFlags::OUT, || write(to, rest))?;
+            rest = &rest[written..];
+        }
+    }
+}
+
+/// `call` until it is neither interrupted nor, on a non-blocking descriptor, premature.
+fn retry(
+    fd: &OwnedFd,
+    wanted: PollFlags,
+    mut call: impl FnMut() -> Result<usize, Errno>,
+) -> Result<usize, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::new(fd, wanted)], None);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The copies of one process's streams.
+#[derive(Debug)]
+pub struct Streams {
+    input: Option<Pump>,
+    output: Vec<Pump>,
+}
+
+impl Streams {
+    /// Waits for the agent to dial the `expected` streams, and joins each to its descriptor of ours:
+    /// standard input, output and error; with a terminal, the first two.
+    ///
+    /// # Errors
+    /// A stream that does not come, or a thread that cannot be started.
+    pub async fn connect(expected: Expected, ours: [OwnedFd; 3]) -> std::io::Result<Self> {
+        let [stdin, stdout, stderr] = ours;
+        let mut streams = Self { input: None, output: Vec::new() };
+        let terminal = expected.stdout.is_none() && expected.stderr.is_none();
+        if let Some(stream) = expected.stdin {
+            let stream = arrived(stream).await?;
+            if terminal {
+                let other = stream.as_fd().try_clone_to_owned()?;
+                streams.output.push(Pump::start("terminal-out", other, stdout)?);
+                streams.input = Some(Pump::start("terminal-in", stdin, stream)?);
+                return Ok(streams);
+            }
+            streams.input = Some(Pump::start("stdin", stdin, stream)?);
+        }
+        if let Some(stream) = expected.stdout {
+            streams.output.push(Pump::start("stdout", arrived(stream).await?, stdout)?);
+        }
+        if let Some(stream) = expected.stderr {
+            streams.output.push(Pump::start("stderr", arrived(stream).await?, stderr)?);
+        }
+        Ok(streams)
+    }
+
+    /// Waits until all output was written. May be cancelled and repeated.
+    pub async fn drained(&mut self) {
+        for pump in &mut self.output {
+            pump.finished().await;
+        }
+    }
+}
+
+/// The stream, when it has come, as a blocking descriptor.
+async fn arrived(stream: oneshot::Receiver<UnixStream>) -> std::io::Result<OwnedFd> {
+    let gone = |_| std::io::Error::new(std::io::ErrorKind::BrokenPipe, "the pod ended");
+    let stream = stream.await.map_err(gone)?.into_std()?;
+    stream.set_nonblocking(false)?;
+    Ok(stream.into())
+}
+
+#[cfg(test)]
+#[path = "stream_test.rs"]
+mod stream_test;

@@ -1,0 +1,73 @@
+//! Connections that the guest makes to the host.
+//!
+//! The control port may be dialled once. On the stream port the guest first says eight bytes, the token;
+//! it is read here, with a time-out, so that a silent guest holds neither the actor nor descriptors.
+//!
+//! Invariant: at most [`MAX_SILENT`] connections wait for their token; every other port is refused.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cofferdam_agent_protocol::{CONTROL_PORT, STDIO_PORT, StreamToken};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc};
+
+/// Most connections whose token has not come yet.
+const MAX_SILENT: usize = 64;
+
+/// A connection that says what it is for.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// The agent's control connection.
+    Control(UnixStream),
+    /// A stream and the token it named.
+    Stream(StreamToken, UnixStream),
+}
+
+/// Connections that have not said yet what they are for.
+#[derive(Debug)]
+pub(super) struct Handshakes {
+    ready: mpsc::Sender<Incoming>,
+    silent: Arc<Semaphore>,
+    timeout: Duration,
+}
+
+impl Handshakes {
+    pub(super) fn new(timeout: Duration) -> (Self, mpsc::Receiver<Incoming>) {
+        let (ready, incoming) = mpsc::channel(MAX_SILENT);
+        (Self { ready, silent: Arc::new(Semaphore::new(MAX_SILENT)), timeout }, incoming)
+    }
+
+    /// Takes a connection to `port`, or drops it, which resets it in the guest.
+    pub(super) fn accept(&self, port: u32, stream: OwnedFd, connected: bool) {
+        let known = port == STDIO_PORT || (port == CONTROL_PORT && !connected);
+        let permit = Arc::clone(&self.silent).try_acquire_owned().ok();
+        let (Some(permit), true, Ok(mut stream)) = (permit, known, adopt(stream)) else {
+            // The guest decides how often, so not louder.
+            tracing::debug!(port, "refused a connection of the guest");
+            return;
+        };
+        let (ready, timeout) = (self.ready.clone(), self.timeout);
+        tokio::spawn(async move {
+            let _permit = permit;
+            if port == CONTROL_PORT {
+                let _ = ready.send(Incoming::Control(stream)).await;
+                return;
+            }
+            let mut token = [0; size_of::<StreamToken>()];
+            if let Ok(Ok(_)) = tokio::time::timeout(timeout, stream.read_exact(&mut token)).await {
+                let token = StreamToken::from_le_bytes(token);
+                let _ = ready.send(Incoming::Stream(token, stream)).await;
+            }
+        });
+    }
+}
+
+/// `fd` as a stream of this runtime; an error if it is not a socket.
+fn adopt(fd: OwnedFd) -> std::io::Result<UnixStream> {
+    let stream = std::os::unix::net::UnixStream::from(fd);
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}

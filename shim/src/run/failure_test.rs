@@ -1,0 +1,40 @@
+//! Messages and exit codes.
+
+use std::io::Write;
+
+use super::*;
+use crate::timeline::PodStage;
+
+fn pod(cause: Cause) -> RunError {
+    PodError { stage: Some(PodStage::KernelEntered), cause }.into()
+}
+
+#[test]
+fn a_guest_failure_shows_stage_and_console() {
+    let mut console = tempfile::tempfile().unwrap();
+    console.write_all(b"Kernel panic - not syncing: \x1b[31mno init\n").unwrap();
+    let error = pod(Cause::NoHello(5)).with_console(Some(&mut console));
+    let text = report(&error, None);
+    assert!(text.contains("last stage reached: kernel entered"), "{text}");
+    assert!(text.contains("  | Kernel panic - not syncing: ?[31mno init"), "{text}");
+    assert_eq!(error.exit_code(), 1);
+}
+
+#[test]
+fn a_missing_command_reads_as_with_runc() {
+    let kind = ErrorKind::CommandNotFound;
+    let error = pod(Cause::Agent { kind, message: String::new() });
+    let text = report(&error, None);
+    assert!(text.ends_with("exec: \"\": executable file not found in $PATH"), "{text}");
+    assert_eq!(error.exit_code(), 127);
+    let kind = ErrorKind::CommandNotExecutable;
+    assert_eq!(pod(Cause::Agent { kind, message: String::new() }).exit_code(), 126);
+    assert_eq!(RunError::Interrupted(libc::SIGINT).exit_code(), 130);
+}
+
+#[test]
+fn causes_are_chained_without_repetition() {
+    let source = io::Error::from(io::ErrorKind::NotFound);
+    let error = RunError::Open { what: "guest kernel", path: "/x/vmlinux".into(), source };
+    assert_eq!(report(&error, None), "opening the guest kernel /x/vmlinux: entity not found");
+}

@@ -1,0 +1,48 @@
+//! Machine and container of a plan.
+
+use super::*;
+use crate::oci::default_spec;
+use crate::units::Bytes;
+
+fn plan(flags: Overrides) -> RunPlan {
+    let spec = default_spec().unwrap();
+    let bundle = Bundle { directory: "/b".into(), rootfs: "/b/rootfs".into(), spec };
+    RunPlan::new("c", &bundle, Overrides::default(), flags).unwrap()
+}
+
+#[test]
+fn the_machine_names_each_descriptor_once() {
+    for scratch in [Scratch::Tmpfs, Scratch::Disk(Bytes(1 << 30))] {
+        for console in [true, false] {
+            let flags =
+                Overrides { scratch: Some(scratch), console: Some(console), ..Default::default() };
+            let plan = plan(flags);
+            let machine = plan.machine(false);
+            let count = 4 + usize::from(scratch != Scratch::Tmpfs) + usize::from(console);
+            machine.check(count).unwrap();
+            assert_eq!(
+                machine.vsock.unwrap().connections,
+                FdSlot(u16::try_from(count).unwrap() - 1)
+            );
+            assert_eq!(machine.boot.cmdline.contains("ttyS0"), console);
+        }
+    }
+}
+
+#[test]
+fn the_container_gets_the_disks_addresses() {
+    let on = plan(Overrides::default()).container_on(&[Bdf(24), Bdf(32)]);
+    let rootfs = on.rootfs.unwrap();
+    assert_eq!(rootfs.layers, [24]);
+    assert_eq!(rootfs.upper, Some(Upper::Disk(upper::Disk { address: 32 })));
+    let flags = Overrides { scratch: Some(Scratch::Tmpfs), ..Default::default() };
+    let on = plan(flags).container_on(&[Bdf(24)]);
+    assert!(matches!(on.rootfs.unwrap().upper, Some(Upper::Tmpfs(_))));
+}
+
+#[test]
+fn a_terminal_has_no_other_streams() {
+    let container = plan(Overrides::default()).container;
+    let process = container.process.unwrap();
+    assert!(process.terminal.is_some() && process.stdio.is_none());
+}

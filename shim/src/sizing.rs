@@ -1,0 +1,74 @@
+//! How large the machine of a pod is.
+//!
+//! Invariant: a container can use all of its memory limit: the guest's own needs come on top.
+
+use cofferdam_vmm_api::{MAX_VCPUS, MiB};
+
+use crate::config::Settings;
+use crate::oci::Needs;
+
+/// Memory of a machine whose containers have no limit.
+pub const DEFAULT_MEMORY: MiB = MiB(256);
+
+/// What the guest needs for itself, whatever its size: kernel text and data, the unpacked image, the
+/// agent, slabs and per-CPU data. Measured in a machine of 129 MiB: the kernel keeps 20 MiB to itself, and
+/// kernel and agent use 14 MiB more with one container running; the rest is room for page tables, socket
+/// buffers and page cache.
+const FIXED_OVERHEAD: u64 = 64 << 20;
+
+/// What it needs for each byte of memory: `struct page` is 64 bytes for 4096 (1/64).
+const PAGE_STRUCTS: u64 = 64;
+
+/// A size that no machine can have.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SizeError {
+    /// CPUs.
+    #[error("{0} vCPUs; 1 to {MAX_VCPUS} are possible")]
+    Vcpus(u64),
+    /// Memory.
+    #[error("{0} bytes of memory; at most 1 TiB is possible")]
+    Memory(u64),
+}
+
+/// vCPUs and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Virtual CPUs.
+    pub vcpus: u8,
+    /// Memory.
+    pub memory: MiB,
+}
+
+/// The size for a container's `needs`; `host_cpus` is the most that limits alone ask for.
+///
+/// # Errors
+/// [`SizeError`].
+pub fn size(needs: &Needs, settings: &Settings, host_cpus: u8) -> Result<Size, SizeError> {
+    let vcpus = match settings.vcpus {
+        Some(0) => return Err(SizeError::Vcpus(0)),
+        Some(vcpus) if vcpus > MAX_VCPUS => return Err(SizeError::Vcpus(vcpus.into())),
+        Some(vcpus) => vcpus,
+        // A quota over what the host has is common (a limit copied from elsewhere) and means "all".
+        None => u8::try_from(needs.cpus.unwrap_or(1)).unwrap_or(u8::MAX).min(host_cpus.max(1)),
+    };
+    let memory = match (settings.memory, needs.memory) {
+        (Some(memory), _) => mebibytes(memory.0)?,
+        (None, Some(limit)) => mebibytes(with_overhead(limit))?,
+        (None, None) => DEFAULT_MEMORY,
+    };
+    Ok(Size { vcpus: vcpus.clamp(1, MAX_VCPUS), memory })
+}
+
+/// The memory of a machine in which a container has `limit` bytes.
+fn with_overhead(limit: u64) -> u64 {
+    limit.saturating_add(limit / PAGE_STRUCTS).saturating_add(FIXED_OVERHEAD)
+}
+
+fn mebibytes(bytes: u64) -> Result<MiB, SizeError> {
+    let count = u32::try_from(bytes.div_ceil(1 << 20)).ok().filter(|count| *count <= 1 << 20);
+    count.map(MiB).ok_or(SizeError::Memory(bytes))
+}
+
+#[cfg(test)]
+#[path = "sizing_test.rs"]
+mod sizing_test;

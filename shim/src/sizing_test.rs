@@ -1,0 +1,38 @@
+//! Limits, overrides and defaults.
+
+use super::*;
+use crate::config::Overrides;
+use crate::units::Bytes;
+
+fn sized(memory: Option<u64>, cpus: Option<u64>, overrides: Overrides) -> Result<Size, SizeError> {
+    size(&Needs { memory, cpus }, &Settings::new(overrides, None), 8)
+}
+
+#[test]
+fn without_limits_the_defaults_hold() {
+    let size = sized(None, None, Overrides::default()).unwrap();
+    assert_eq!(size, Size { vcpus: 1, memory: MiB(256) });
+}
+
+#[test]
+fn limits_get_the_overhead_on_top() {
+    let size = sized(Some(512 << 20), Some(3), Overrides::default()).unwrap();
+    assert_eq!(size, Size { vcpus: 3, memory: MiB(512 + 8 + 64) });
+    assert_eq!(sized(Some(1), Some(100), Overrides::default()).unwrap().vcpus, 8);
+}
+
+#[test]
+fn overrides_are_the_size_of_the_machine() {
+    let overrides =
+        Overrides { vcpus: Some(16), memory: Some(Bytes(100 << 20)), ..Default::default() };
+    let size = sized(Some(512 << 20), Some(3), overrides).unwrap();
+    assert_eq!(size, Size { vcpus: 16, memory: MiB(100) });
+}
+
+#[test]
+fn impossible_sizes_are_refused() {
+    let vcpus = |n| sized(None, None, Overrides { vcpus: Some(n), ..Default::default() });
+    assert_eq!(vcpus(0), Err(SizeError::Vcpus(0)));
+    assert_eq!(vcpus(65), Err(SizeError::Vcpus(65)));
+    assert!(matches!(sized(Some(u64::MAX), None, Overrides::default()), Err(SizeError::Memory(_))));
+}

@@ -1,0 +1,135 @@
+//! Any process may be killed at any time: an error that says so, and nothing left.
+//!
+//! What is left is looked for after every case, so most of the test is not in sight here.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::cases;
+use crate::run::{Run, Started};
+
+cases!("kills":
+    the_supervisor_at_each_stage,
+    the_monitor_at_each_stage,
+    the_guardian_does_not_matter,
+    the_supervisor_and_the_guardian_together,
+    control_c_during_boot,
+    control_c_while_running,
+    the_monitor_while_the_container_runs,
+);
+
+/// Delays after the start, in milliseconds: from before the monitor to a running container.
+const DELAYS: [u64; 5] = [0, 60, 400, 2000, 4000];
+
+/// The process whose command name is `name` and which descends from `parent` or was started by it.
+fn helper(parent: Pid, name: &str) -> Option<Pid> {
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let file = entry.file_name();
+        let Some(pid) = file.to_str().and_then(|text| text.parse().ok()) else { continue };
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
+        let ppid = rest.split(' ').nth(1).and_then(|text| text.parse().ok());
+        if ppid == Some(parent.as_raw()) && command.contains(name) {
+            return Some(Pid::from_raw(pid));
+        }
+    }
+    None
+}
+
+/// Waits for `helper`.
+fn wait_for_helper(run: &Started, name: &str) -> Result<Pid> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < deadline {
+        if let Some(pid) = helper(run.pid(), name) {
+            return Ok(pid);
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    anyhow::bail!("no process {name}")
+}
+
+fn sleeper() -> Result<Started> {
+    Run::shell("echo ready; sleep 1000").start()
+}
+
+fn the_supervisor_at_each_stage() -> Result<()> {
+    for delay in DELAYS {
+        let before = crate::leftovers::Host::now();
+        let run = sleeper()?;
+        thread::sleep(Duration::from_millis(delay));
+        run.signal(Signal::SIGKILL)?;
+        run.finish()?.exits(137)?;
+        before.unchanged().with_context(|| format!("killed after {delay} ms"))?;
+    }
+    Ok(())
+}
+
+fn the_monitor_at_each_stage() -> Result<()> {
+    for delay in DELAYS {
+        let before = crate::leftovers::Host::now();
+        let run = sleeper()?;
+        let monitor = wait_for_helper(&run, "cofferdam-vmm")?;
+        thread::sleep(Duration::from_millis(delay));
+        kill(monitor, Signal::SIGKILL)?;
+        let outcome = run.finish()?;
+        ensure!(outcome.code != 0 && outcome.stderr.contains("monitor"), "{delay} ms: {outcome}");
+        before.unchanged().with_context(|| format!("killed after {delay} ms"))?;
+    }
+    Ok(())
+}
+
+fn the_guardian_does_not_matter() -> Result<()> {
+    let mut run = Run::shell("echo ready; sleep 2; echo done").start()?;
+    run.wait_for("ready")?;
+    let guardian = wait_for_helper(&run, "guardian")?;
+    kill(guardian, Signal::SIGKILL)?;
+    run.finish()?.exits(0)?.has("done").map(drop)
+}
+
+fn the_supervisor_and_the_guardian_together() -> Result<()> {
+    let mut run = sleeper()?;
+    run.wait_for("ready")?;
+    let guardian = wait_for_helper(&run, "guardian")?;
+    kill(guardian, Signal::SIGKILL)?;
+    run.signal(Signal::SIGKILL)?;
+    run.finish()?.exits(137)?;
+    // Nobody was left to clean up; the next run does.
+    Run::shell("true").output()?.exits(0).map(drop)
+}
+
+fn control_c_during_boot() -> Result<()> {
+    for delay in [30, 300, 1000] {
+        let run = sleeper()?;
+        thread::sleep(Duration::from_millis(delay));
+        run.signal(Signal::SIGINT)?;
+        run.finish()?.exits(130).with_context(|| format!("interrupted after {delay} ms"))?;
+    }
+    Ok(())
+}
+
+fn control_c_while_running() -> Result<()> {
+    let mut run =
+        Run::command(&["python3", "-c", "print('ready', flush=True)\nwhile True: pass"]).start()?;
+    run.wait_for("ready")?;
+    run.signal(Signal::SIGINT)?;
+    let outcome = run.finish()?;
+    ensure!(outcome.code != 0 && outcome.stderr.contains("KeyboardInterrupt"), "{outcome}");
+    Ok(())
+}
+
+fn the_monitor_while_the_container_runs() -> Result<()> {
+    let mut run = sleeper()?;
+    run.wait_for("ready")?;
+    let monitor = wait_for_helper(&run, "cofferdam-vmm")?;
+    kill(monitor, Signal::SIGKILL)?;
+    let outcome = run.finish()?;
+    ensure!(outcome.stderr.contains("container started"), "no last stage in {outcome}");
+    ensure!(outcome.stderr.contains("signal 9") || outcome.stderr.contains("SIGKILL"), "{outcome}");
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! The cases, a file a topic.
+
+use anyhow::Result;
+
+mod bad_input;
+mod boot;
+mod disks;
+mod kills;
+mod limits;
+mod mounts;
+mod processes;
+mod signals;
+mod stdio;
+mod tty;
+mod users;
+mod vsock;
+
+/// One case.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    /// `topic::what_is_true`.
+    pub(crate) name: &'static str,
+    /// Fails when it is not.
+    pub(crate) body: fn() -> Result<()>,
+}
+
+/// The functions named, as cases of the module's topic.
+macro_rules! cases {
+    ($topic:literal: $($name:ident),+ $(,)?) => {
+        /// The cases of this topic.
+        pub(super) const CASES: &[$crate::cases::Case] = &[
+            $($crate::cases::Case { name: concat!($topic, "::", stringify!($name)), body: $name }),+
+        ];
+    };
+}
+use cases;
+
+/// Every case.
+pub(crate) fn all() -> Vec<Case> {
+    [
+        boot::CASES,
+        stdio::CASES,
+        signals::CASES,
+        tty::CASES,
+        users::CASES,
+        mounts::CASES,
+        limits::CASES,
+        disks::CASES,
+        vsock::CASES,
+        processes::CASES,
+        bad_input::CASES,
+        kills::CASES,
+    ]
+    .concat()
+}

@@ -1,0 +1,90 @@
+//! What a pod could leave behind on its host, and that it does not.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+/// Everything of Cofferdam's that lives outside of its caches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Host {
+    processes: BTreeSet<String>,
+    mounts: BTreeSet<String>,
+    state: BTreeSet<String>,
+    cgroups: BTreeSet<String>,
+    sockets: BTreeSet<String>,
+    temporary: BTreeSet<String>,
+}
+
+impl Host {
+    /// The host as it is.
+    pub(crate) fn now() -> Self {
+        Self {
+            processes: processes(),
+            mounts: lines("/proc/self/mounts"),
+            state: entries("/run/cofferdam"),
+            cgroups: entries("/sys/fs/cgroup"),
+            sockets: lines("/proc/net/unix")
+                .into_iter()
+                .filter(|l| l.contains("cofferdam"))
+                .collect(),
+            temporary: [
+                entries("/var/lib/cofferdam/layers"),
+                entries("/var/lib/cofferdam/scratch"),
+            ]
+            .into_iter()
+            .flatten()
+            .filter(|name| name.contains("tmp") || name.contains(".part"))
+            .collect(),
+        }
+    }
+
+    /// Waits up to five seconds for the host to be as it was.
+    ///
+    /// # Errors
+    /// What is there now that was not.
+    pub(crate) fn unchanged(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let now = Self::now();
+            if now == *self {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                ensure!(now == *self, "left behind:\nbefore: {self:#?}\nafter: {now:#?}");
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// Processes whose program is one of ours, with their arguments.
+fn processes() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for name in entries("/proc").into_iter().filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
+    {
+        let directory = Path::new("/proc").join(&name);
+        let command = fs::read(directory.join("comm")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).trim().to_owned();
+        // `comm` holds 15 bytes, so this program's own name is cut.
+        if command.starts_with("cofferdam") && command != "cofferdam-test-" {
+            let line = fs::read(directory.join("cmdline")).unwrap_or_default();
+            found.insert(format!("{name} {}", String::from_utf8_lossy(&line).replace('\0', " ")));
+        }
+    }
+    found
+}
+
+/// Names in the directory at `path`; none if there is no such directory.
+fn entries(path: &str) -> BTreeSet<String> {
+    let Ok(entries) = fs::read_dir(path) else { return BTreeSet::new() };
+    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Lines of the file at `path`.
+fn lines(path: &str) -> BTreeSet<String> {
+    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}

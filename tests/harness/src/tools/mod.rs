@@ -1,0 +1,6 @@
+//! What every developer command needs: missing packages, a content-addressed cache, visible progress.
+
+pub mod apt;
+pub mod cache;
+pub mod debian;
+pub mod step;

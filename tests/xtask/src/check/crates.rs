@@ -1,0 +1,106 @@
+//! The directions in which crates may depend on each other, and who may use which foreign crate.
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::artefacts::cargo;
+
+/// Each crate of ours, and which others of ours it may use.
+const DIRECTIONS: &[(&str, &[&str])] = &[
+    ("cofferdam-agent", &["cofferdam-agent-protocol"]),
+    ("cofferdam-agent-protocol", &[]),
+    ("cofferdam-rootfs-builder", &[]),
+    (
+        "cofferdam-shim",
+        &["cofferdam-agent-protocol", "cofferdam-rootfs-builder", "cofferdam-vmm-api"],
+    ),
+    ("cofferdam-test-cases", &[]),
+    ("cofferdam-test-guest", &[]),
+    ("cofferdam-test-harness", &[]),
+    ("cofferdam-vmm", &["cofferdam-vmm-api", "cofferdam-vmm-devices", "cofferdam-vmm-hv"]),
+    ("cofferdam-vmm-api", &[]),
+    ("cofferdam-vmm-devices", &[]),
+    ("cofferdam-vmm-hv", &[]),
+    ("xtask", &["cofferdam-agent-protocol", "cofferdam-rootfs-builder", "cofferdam-test-harness"]),
+];
+
+/// Foreign crates that only the crates named may use, by the beginning of their names.
+const RESERVED: &[(&str, &[&str])] = &[
+    ("kvm-", &["cofferdam-vmm-hv"]),
+    ("virtio-", &["cofferdam-vmm-devices"]),
+    ("linux-loader", &["cofferdam-vmm"]),
+    ("oci-spec", &["cofferdam-shim"]),
+];
+
+/// Foreign crates that no crate named may use.
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    ("serde_json", &["cofferdam-agent", "cofferdam-agent-protocol", "cofferdam-test-guest"]),
+    ("anyhow", &["cofferdam-vmm-hv", "cofferdam-vmm-devices", "cofferdam-vmm-api"]),
+];
+
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    /// Set if it is one of ours.
+    path: Option<String>,
+    /// `dev`, `build`, or nothing.
+    kind: Option<String>,
+}
+
+/// Dependencies that are not as the tables say.
+pub(crate) fn directions() -> Result<Vec<String>> {
+    let output = cargo()
+        .args(["metadata", "--no-deps", "--format-version=1"])
+        .output()
+        .context("starting cargo")?;
+    let metadata = serde_json::from_slice(&output.stdout).context("reading cargo metadata")?;
+    Ok(faults(&metadata))
+}
+
+fn faults(metadata: &Metadata) -> Vec<String> {
+    let mut faults = Vec::new();
+    for package in &metadata.packages {
+        let Some((_, ours)) = DIRECTIONS.iter().find(|(name, _)| *name == package.name) else {
+            faults.push(format!("{}: a crate that is not in the table", package.name));
+            continue;
+        };
+        for dependency in &package.dependencies {
+            if let Some(why) = fault(&package.name, dependency, ours) {
+                faults.push(format!("{} must not use {}: {why}", package.name, dependency.name));
+            }
+        }
+    }
+    faults
+}
+
+fn fault(package: &str, dependency: &Dependency, ours: &[&str]) -> Option<String> {
+    let name = dependency.name.as_str();
+    if dependency.path.is_some() {
+        let known = ours.contains(&name);
+        return (!known).then(|| "against the direction of the crates".to_owned());
+    }
+    if dependency.kind.as_deref() == Some("dev") {
+        return None;
+    }
+    let reserved = RESERVED.iter().find(|(start, _)| name.starts_with(start));
+    if let Some((_, users)) = reserved.filter(|(_, users)| !users.contains(&package)) {
+        return Some(format!("only {} may", users.join(", ")));
+    }
+    let forbidden = FORBIDDEN.iter().any(|(what, who)| *what == name && who.contains(&package));
+    forbidden.then(|| "it has no business there".to_owned())
+}
+
+#[cfg(test)]
+#[path = "crates_test.rs"]
+mod crates_test;

@@ -1,0 +1,61 @@
+//! The one developer entry point: `cargo xtask demo`, `test`, `kernel`, `image`, `host`, `check`.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod artefacts;
+mod check;
+mod demo;
+mod host;
+mod image;
+mod kernel;
+mod test;
+
+/// Builds, tests and shows Cofferdam.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Runs a Debian container in a microVM and shows how it started.
+    Demo(demo::Args),
+    /// Runs all tests: unit, KVM-level and end-to-end.
+    Test(test::Args),
+    /// Builds the guest kernel.
+    Kernel(kernel::Args),
+    /// Builds the guest image (the initramfs with the agent).
+    Image(image::Args),
+    /// Runs commands in the KVM test host.
+    Host(host::Args),
+    /// Checks formatting, lints, dependencies and the invariants of ARCHITECTURE.md.
+    Check(check::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Demo(args) => demo::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Kernel(args) => kernel::run(&args),
+        Task::Image(args) => image::run(&args),
+        Task::Host(args) => host::run(&args),
+        Task::Check(args) => check::run(&args),
+    }
+}

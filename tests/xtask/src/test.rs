@@ -1,0 +1,183 @@
+//! `cargo xtask test`: everything that can be tested, from formatting to containers in virtual machines.
+//!
+//! Invariant: a level that did not run to its end counts as failed, never as passed.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use cofferdam_test_harness::host::link::Options;
+use cofferdam_test_harness::host::{Setup, TestHost, rootfs};
+
+use crate::{artefacts, check};
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only unit tests and KVM-level tests.
+    #[arg(long)]
+    unit: bool,
+    /// Only end-to-end cases.
+    #[arg(long, conflicts_with = "unit")]
+    e2e: bool,
+    /// Leave the KVM test host running, for the next time.
+    #[arg(long)]
+    keep: bool,
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// What the name of every test begins with that runs a guest on the local KVM.
+const KVM_PREFIX: &str = "kvm_";
+
+/// What a KVM-level test prints when it cannot run.
+const SKIPPED: &str = "SKIPPED:";
+
+/// How the tests of one level ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+/// Runs `cargo xtask test`.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut levels = Vec::new();
+    let mut sound = true;
+    if !args.e2e {
+        if args.filter.is_none()
+            && let Err(error) = check::run(&check::Args::default())
+        {
+            println!("check: {error:#}");
+            sound = false;
+        }
+        levels.push(("unit", unit(args.filter.as_deref())?));
+        levels.push(("KVM-level", kvm_level(args.filter.as_deref())?));
+    }
+    if !args.unit {
+        levels.push(("end-to-end", end_to_end(args)?));
+    }
+    println!();
+    println!("{:11} {}", "check", if sound { "ok" } else { "FAILED" });
+    for (name, Counts { passed, failed, skipped }) in &levels {
+        println!("{name:11} {passed} passed, {failed} failed, {skipped} skipped");
+    }
+    if !sound || levels.iter().any(|(_, counts)| counts.failed > 0) {
+        bail!("tests failed");
+    }
+    Ok(())
+}
+
+fn unit(filter: Option<&str>) -> Result<Counts> {
+    if filter.is_some_and(|text| text.starts_with(KVM_PREFIX)) {
+        return Ok(Counts::default());
+    }
+    cargo_test("unit tests", filter, &["--skip", KVM_PREFIX])
+}
+
+fn kvm_level(filter: Option<&str>) -> Result<Counts> {
+    let filter = match filter {
+        Some(text) if !text.starts_with(KVM_PREFIX) => return Ok(Counts::default()),
+        other => other.unwrap_or(KVM_PREFIX),
+    };
+    // The output of tests that passed is shown, because it may say that they were skipped.
+    cargo_test("KVM-level tests", Some(filter), &["--show-output"])
+}
+
+/// Runs the tests of the workspace whose name contains `filter`, with `options` of libtest.
+fn cargo_test(title: &str, filter: Option<&str>, options: &[&str]) -> Result<Counts> {
+    eprintln!("==> {title}");
+    let mut command = artefacts::cargo();
+    command.args(["test", "--workspace", "--quiet", "--no-fail-fast"]);
+    command.args(filter).arg("--").args(options).stdout(Stdio::piped());
+    counted(&mut command)
+}
+
+/// Runs a command that prints what libtest prints, shows it, and counts.
+fn counted(command: &mut Command) -> Result<Counts> {
+    let mut child =
+        command.spawn().with_context(|| format!("starting {:?}", command.get_program()))?;
+    let stdout = child.stdout.take().context("no standard output")?;
+    let mut counts = show_and_count(stdout)?;
+    let status = child.wait().context("waiting for the tests")?;
+    counts.judge(status.success());
+    Ok(counts)
+}
+
+impl Counts {
+    /// A run that ended badly without a failed test (it did not compile, or died) is one failure.
+    fn judge(&mut self, success: bool) {
+        if !success && self.failed == 0 {
+            self.failed = 1;
+        }
+    }
+
+    /// Adds what one line of libtest's output tells.
+    fn add(&mut self, line: &str) {
+        let Some(rest) = line.strip_prefix("test result: ") else { return };
+        for part in rest.split([';', '.']) {
+            let mut words = part.split_whitespace();
+            let number = words.next().and_then(|word| word.parse::<u32>().ok());
+            match (number, words.next()) {
+                (Some(number), Some("passed")) => self.passed += number,
+                (Some(number), Some("failed")) => self.failed += number,
+                (Some(number), Some("ignored")) => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Prints the lines of `stream` that say something, and counts.
+fn show_and_count(stream: impl Read) -> Result<Counts> {
+    let mut counts = Counts::default();
+    let mut not_run = 0;
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line).context("reading the tests' output")? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        counts.add(text.trim_end());
+        if text.trim_start().starts_with(SKIPPED) {
+            not_run += 1;
+        }
+        let idle = matches!(text.trim(), "" | "running 0 tests" | "successes:")
+            || text.starts_with("test result: ok. 0 passed; 0 failed; 0 ignored");
+        if !idle {
+            print!("{text}");
+        }
+        line.clear();
+    }
+    // To libtest, a test that could not run has passed.
+    counts.passed = counts.passed.saturating_sub(not_run);
+    counts.skipped += not_run;
+    Ok(counts)
+}
+
+fn end_to_end(args: &Args) -> Result<Counts> {
+    let stage = artefacts::stage()?;
+    let cases = artefacts::add_cases(&stage)?;
+    let rootfs = Some(rootfs::for_tests()?);
+    let kind = artefacts::kind()?;
+    let keep = args.keep.then(|| "default".to_owned());
+    let host = TestHost::get(kind, Setup { stage: Some(stage), rootfs, keep })?;
+    eprintln!("==> end-to-end cases");
+    let (reader, writer) = std::io::pipe().context("making a pipe")?;
+    let mut argv = vec![cases];
+    argv.extend(args.filter.clone());
+    let counting = std::thread::spawn(move || show_and_count(reader));
+    let options = Options { stdout: Some(writer.into()), ..Options::default() };
+    let status = host.run(&argv, &options, None);
+    // The counting ends when no one can write any more.
+    drop(options);
+    let counts = counting.join().map_err(|_| anyhow::anyhow!("counting the cases failed"))?;
+    let mut counts = counts?;
+    let status = status?;
+    println!("the cases ended with {status}");
+    counts.judge(status.success());
+    Ok(counts)
+}
+
+#[cfg(test)]
+#[path = "test_test.rs"]
+mod test_test;

@@ -1,0 +1,99 @@
+//! Requests to the monitor and what it says in return.
+//!
+//! Order: the supervisor sends [`ToMonitor::Boot`]; the monitor answers [`FromMonitor::Booted`] or
+//! [`FromMonitor::Failed`]; stages may come at any time; [`FromMonitor::Exited`] is the last message. The
+//! supervisor's end of the socket closing means that the machine has lost its owner: the monitor ends.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::MachineSpec;
+use crate::units::Bdf;
+
+/// From the supervisor to the monitor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ToMonitor {
+    /// Build and start the machine. The descriptors come attached.
+    Boot(Box<MachineSpec>),
+    /// Stop the machine at once, as if its power were cut.
+    Stop,
+}
+
+/// From the monitor to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FromMonitor {
+    /// A stage was reached.
+    Reached(Stage),
+    /// The machine runs.
+    Booted(Booted),
+    /// The machine could not be built: what was attempted, and why it failed.
+    Failed(String),
+    /// The machine ended.
+    Exited(ExitReason),
+}
+
+/// A point on the way from the monitor's start to a running machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Which.
+    pub name: StageName,
+    /// When, in nanoseconds of the host's `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+}
+
+/// The stages that the monitor tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageName {
+    /// `main` runs.
+    MonitorStarted,
+    /// Kernel and initramfs are in memory, devices exist.
+    MachineBuilt,
+    /// The first vCPU is about to enter the guest.
+    KernelEntered,
+    /// The guest's driver has taken its first virtio device into use.
+    DriversStarted,
+}
+
+/// The machine runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Booted {
+    /// The PCI address of each disk, in the order of the specification.
+    pub disks: Vec<Bdf>,
+}
+
+/// Why a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ExitReason {
+    /// The guest switched itself off.
+    PowerOff,
+    /// The guest asked for a reboot.
+    Reboot,
+    /// The guest's kernel reported a panic.
+    Panic,
+    /// A vCPU shut down after a fault it could not handle.
+    TripleFault,
+    /// The supervisor asked for it, or its end of the control socket closed.
+    Stopped,
+    /// The monitor or the hypervisor failed; the text says how.
+    Error(String),
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PowerOff => f.write_str("the guest powered off"),
+            Self::Reboot => f.write_str("the guest rebooted"),
+            Self::Panic => f.write_str("the guest kernel panicked"),
+            Self::TripleFault => f.write_str("the guest caused a triple fault"),
+            Self::Stopped => f.write_str("the machine was stopped"),
+            Self::Error(text) => write!(f, "the monitor failed: {text}"),
+        }
+    }
+}

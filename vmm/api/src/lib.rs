@@ -1,0 +1,26 @@
+//! What the supervisor and the monitor (`cofferdam-vmm`) say to each other: a [`MachineSpec`], requests
+//! and replies, over one `SOCK_SEQPACKET` Unix socket.
+//!
+//! A message is one JSON document with the file descriptors it names attached (`SCM_RIGHTS`). The
+//! monitor opens nothing by path: disks, kernel, image, log and vsock arrive as descriptors.
+//!
+//! Invariant: nothing here names KVM, and the monitor trusts nothing in a message that it did not check.
+#![forbid(unsafe_code)]
+
+mod channel;
+mod control;
+mod spec;
+mod units;
+
+pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Message};
+pub use control::{Booted, ExitReason, FromMonitor, Stage, StageName, ToMonitor};
+pub use spec::{
+    BootSpec, ConsoleSpec, DiskSpec, MAX_DISKS, MAX_VCPUS, MachineSpec, SpecError, VsockSpec,
+};
+pub use units::{Bdf, Cid, FdSlot, MiB};
+
+/// Version of this interface. The monitor refuses any other.
+pub const API_VERSION: u32 = 1;
+
+/// The descriptor number at which the supervisor leaves the monitor's end of the control socket.
+pub const CONTROL_FD: i32 = 3;

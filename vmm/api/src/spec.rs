@@ -1,0 +1,192 @@
+//! The virtual machine that the supervisor asks for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Cid, FdSlot, MiB};
+
+/// Most virtual CPUs of one machine; the guest kernel's `CONFIG_NR_CPUS`.
+pub const MAX_VCPUS: u8 = 64;
+
+/// Most disks of one machine at boot: PCI bus 0 has 32 device numbers, and the host bridge, vsock, rng
+/// and a network device need some.
+pub const MAX_DISKS: usize = 24;
+
+/// Longest serial number of a disk in bytes (virtio 1.2, 5.2.6.1, `VIRTIO_BLK_T_GET_ID`).
+const MAX_SERIAL: usize = 20;
+
+/// Longest kernel command line in bytes, the limit of x86 Linux.
+const MAX_CMDLINE: usize = 2047;
+
+/// Least memory that the guest kernel and the agent start in.
+const MIN_MEMORY: MiB = MiB(48);
+
+/// Most memory of one machine: 1 TiB.
+const MAX_MEMORY: MiB = MiB(1 << 20);
+
+/// A virtual machine: everything the monitor needs to know to build it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineSpec {
+    /// [`crate::API_VERSION`].
+    pub version: u32,
+    /// Virtual CPUs, 1 to [`MAX_VCPUS`].
+    pub vcpus: u8,
+    /// Memory.
+    pub memory: MiB,
+    /// What to boot.
+    pub boot: BootSpec,
+    /// Disks, in the order of their PCI addresses.
+    #[serde(default)]
+    pub disks: Vec<DiskSpec>,
+    /// The vsock device, if any.
+    #[serde(default)]
+    pub vsock: Option<VsockSpec>,
+    /// Whether there is an entropy device.
+    #[serde(default)]
+    pub rng: bool,
+    /// Where the serial console goes; without it the machine has no serial port.
+    #[serde(default)]
+    pub console: Option<ConsoleSpec>,
+}
+
+/// What to boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootSpec {
+    /// An ELF `vmlinux` or a `bzImage`.
+    pub kernel: FdSlot,
+    /// The initramfs.
+    #[serde(default)]
+    pub initrd: Option<FdSlot>,
+    /// Kernel command line; the monitor adds only what its own devices need.
+    #[serde(default)]
+    pub cmdline: String,
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskSpec {
+    /// A regular file or block device; its size must be a multiple of 512 bytes.
+    pub file: FdSlot,
+    /// The guest may not write; the descriptor may then be read-only, too.
+    #[serde(default)]
+    pub readonly: bool,
+    /// What the guest reads as the serial number; at most 20 bytes.
+    #[serde(default)]
+    pub serial: String,
+}
+
+/// The vsock device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VsockSpec {
+    /// The guest's context id, 3 or more.
+    pub cid: Cid,
+    /// A `SOCK_SEQPACKET` Unix socket on which connections are handed over, both ways: one message is
+    /// the port (`u32`, little-endian) with the descriptor of a connected stream socket attached.
+    pub connections: FdSlot,
+}
+
+/// Where the serial console goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsoleSpec {
+    /// A regular file, written from its start; or, with a limit of 0, anything that takes bytes.
+    pub log: FdSlot,
+    /// Bytes kept: the file is a ring of this size whose oldest half is dropped when it is full. 0 means
+    /// that `log` is a stream, such as a pipe, without a limit.
+    pub limit: u32,
+}
+
+/// A [`MachineSpec`] that cannot be built anywhere.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// Another version.
+    #[error("machine specification of version {0}; this monitor knows version {known}", known = crate::API_VERSION)]
+    Version(u32),
+    /// The number of CPUs.
+    #[error("{0} vCPUs; 1 to {MAX_VCPUS} are possible")]
+    Vcpus(u8),
+    /// The amount of memory.
+    #[error("{0} of memory; {MIN_MEMORY} to {MAX_MEMORY} are possible")]
+    Memory(MiB),
+    /// The number of disks.
+    #[error("{0} disks; at most {MAX_DISKS} are possible")]
+    Disks(usize),
+    /// A serial number.
+    #[error("disk serial {0:?} is longer than {MAX_SERIAL} bytes")]
+    Serial(String),
+    /// The command line.
+    #[error("kernel command line of {0} bytes; it must be at most {MAX_CMDLINE} and hold no NUL")]
+    Cmdline(usize),
+    /// The context id.
+    #[error("vsock context id {id}; it must be at least 3 and below 4294967295", id = .0.0)]
+    Cid(Cid),
+    /// A descriptor that did not come along, or is named twice.
+    #[error("descriptor {slot} is missing or used twice: {sent} came with the message", slot = .slot.0)]
+    Descriptor {
+        /// The slot named.
+        slot: FdSlot,
+        /// How many came along.
+        sent: usize,
+    },
+}
+
+impl MachineSpec {
+    /// Checks everything that does not depend on the host. `sent` is the number of descriptors that came
+    /// with it.
+    ///
+    /// # Errors
+    /// The first thing found wrong.
+    pub fn check(&self, sent: usize) -> Result<(), SpecError> {
+        if self.version != crate::API_VERSION {
+            return Err(SpecError::Version(self.version));
+        }
+        if self.vcpus == 0 || self.vcpus > MAX_VCPUS {
+            return Err(SpecError::Vcpus(self.vcpus));
+        }
+        if self.memory < MIN_MEMORY || self.memory > MAX_MEMORY {
+            return Err(SpecError::Memory(self.memory));
+        }
+        if self.disks.len() > MAX_DISKS {
+            return Err(SpecError::Disks(self.disks.len()));
+        }
+        if let Some(disk) = self.disks.iter().find(|disk| disk.serial.len() > MAX_SERIAL) {
+            return Err(SpecError::Serial(disk.serial.clone()));
+        }
+        let cmdline = &self.boot.cmdline;
+        if cmdline.len() > MAX_CMDLINE || cmdline.contains('\0') {
+            return Err(SpecError::Cmdline(cmdline.len()));
+        }
+        if let Some(vsock) = self.vsock.filter(|v| v.cid.0 < 3 || v.cid.0 == u32::MAX) {
+            return Err(SpecError::Cid(vsock.cid));
+        }
+        self.check_slots(sent)
+    }
+
+    /// Every slot is there and none is named twice.
+    fn check_slots(&self, sent: usize) -> Result<(), SpecError> {
+        let mut used = vec![false; sent];
+        for slot in self.slots() {
+            match used.get_mut(usize::from(slot.0)) {
+                Some(used) if !*used => *used = true,
+                _ => return Err(SpecError::Descriptor { slot, sent }),
+            }
+        }
+        Ok(())
+    }
+
+    /// All descriptors it names.
+    pub fn slots(&self) -> impl Iterator<Item = FdSlot> {
+        [Some(self.boot.kernel), self.boot.initrd]
+            .into_iter()
+            .chain(self.disks.iter().map(|disk| Some(disk.file)))
+            .chain([self.vsock.map(|v| v.connections), self.console.map(|c| c.log)])
+            .flatten()
+    }
+}
+
+#[cfg(test)]
+#[path = "spec_test.rs"]
+mod spec_test;

@@ -1,0 +1,63 @@
+//! Each limit of a specification is enforced, and named in the error.
+
+use crate::*;
+
+fn spec() -> MachineSpec {
+    MachineSpec {
+        version: API_VERSION,
+        vcpus: 1,
+        memory: MiB(256),
+        boot: BootSpec { kernel: FdSlot(0), initrd: Some(FdSlot(1)), cmdline: "quiet".into() },
+        disks: vec![DiskSpec { file: FdSlot(2), readonly: true, serial: "layer0".into() }],
+        vsock: Some(VsockSpec { cid: Cid(3), connections: FdSlot(3) }),
+        rng: true,
+        console: Some(ConsoleSpec { log: FdSlot(4), limit: 65536 }),
+    }
+}
+
+#[test]
+fn a_sound_specification_passes() {
+    assert_eq!(spec().check(5), Ok(()));
+}
+
+#[test]
+fn it_survives_json() {
+    let text = serde_json::to_string(&spec()).unwrap();
+    assert_eq!(serde_json::from_str::<MachineSpec>(&text).unwrap(), spec());
+}
+
+#[test]
+fn an_unknown_field_is_named() {
+    let text = serde_json::to_string(&spec()).unwrap().replacen("\"rng\"", "\"rgn\"", 1);
+    assert!(serde_json::from_str::<MachineSpec>(&text).unwrap_err().to_string().contains("rgn"));
+}
+
+#[test]
+fn each_limit_is_enforced() {
+    let broken = |change: fn(&mut MachineSpec)| {
+        let mut spec = spec();
+        change(&mut spec);
+        spec.check(5).unwrap_err()
+    };
+    assert_eq!(broken(|s| s.version = 99), SpecError::Version(99));
+    assert_eq!(broken(|s| s.vcpus = 0), SpecError::Vcpus(0));
+    assert_eq!(broken(|s| s.vcpus = 65), SpecError::Vcpus(65));
+    assert_eq!(broken(|s| s.memory = MiB(16)), SpecError::Memory(MiB(16)));
+    assert_eq!(broken(|s| s.memory = MiB(u32::MAX)), SpecError::Memory(MiB(u32::MAX)));
+    assert_eq!(broken(|s| s.boot.cmdline = "x".repeat(2048)), SpecError::Cmdline(2048));
+    assert_eq!(broken(|s| s.boot.cmdline = "a\0b".into()), SpecError::Cmdline(3));
+    assert_eq!(broken(|s| s.disks[0].serial = "x".repeat(21)), SpecError::Serial("x".repeat(21)));
+    assert!(matches!(broken(|s| s.disks = vec![s.disks[0].clone(); 25]), SpecError::Disks(25)));
+    assert!(matches!(
+        broken(|s| s.vsock = Some(VsockSpec { cid: Cid(2), connections: FdSlot(3) })),
+        SpecError::Cid(Cid(2))
+    ));
+}
+
+#[test]
+fn a_descriptor_must_be_there_and_be_used_once() {
+    assert_eq!(spec().check(4), Err(SpecError::Descriptor { slot: FdSlot(4), sent: 4 }));
+    let mut twice = spec();
+    twice.disks[0].file = FdSlot(0);
+    assert_eq!(twice.check(5), Err(SpecError::Descriptor { slot: FdSlot(0), sent: 5 }));
+}

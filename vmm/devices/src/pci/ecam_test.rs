@@ -1,0 +1,58 @@
+use super::super::HostBridge;
+use super::*;
+
+/// Remembers where it was accessed.
+#[derive(Default)]
+struct Probe(Vec<u16>);
+
+impl PciFunction for Probe {
+    fn read_config(&mut self, offset: u16, data: &mut [u8]) {
+        self.0.push(offset);
+        data[0] = 0x5a;
+    }
+
+    fn write_config(&mut self, offset: u16, _data: &[u8]) {
+        self.0.push(offset);
+    }
+}
+
+fn read(bus: &mut PciBus, offset: u64) -> [u8; 4] {
+    let mut data = [0xff; 4];
+    bus.read(offset, &mut data);
+    data
+}
+
+#[test]
+fn device_numbers_are_at_their_offsets() {
+    let mut bus = PciBus::new();
+    let probe = Arc::new(Mutex::new(Probe::default()));
+    bus.attach(0, Arc::new(Mutex::new(HostBridge::new()))).unwrap();
+    bus.attach(31, probe.clone()).unwrap();
+    assert_eq!(read(&mut bus, 0), [0x36, 0x1b, 0x08, 0x00]);
+    assert_eq!(read(&mut bus, (31 << 15) + 0x123)[0], 0x5a);
+    bus.write((31 << 15) + 0xfff, &[0]);
+    assert_eq!(probe.lock().unwrap().0, [0x123, 0xfff]);
+}
+
+#[test]
+fn what_is_absent_reads_as_all_ones() {
+    let mut bus = PciBus::new();
+    bus.attach(0, Arc::new(Mutex::new(HostBridge::new()))).unwrap();
+    // Another device, other functions, another bus, nowhere.
+    for offset in [1 << 15, 1 << 12, 7 << 12, 1 << 20, u64::MAX - 3] {
+        assert_eq!(read(&mut bus, offset), [0xff; 4], "{offset:#x}");
+        bus.write(offset, &[0; 4]);
+    }
+}
+
+#[test]
+fn a_device_comes_and_goes() {
+    let mut bus = PciBus::new();
+    let bridge = || Arc::new(Mutex::new(HostBridge::new()));
+    bus.attach(5, bridge()).unwrap();
+    assert_eq!(bus.attach(5, bridge()), Err(EcamError::Taken(5)));
+    assert_eq!(bus.attach(32, bridge()), Err(EcamError::NoSuchDevice(32)));
+    assert!(bus.detach(5).is_some() && bus.detach(5).is_none() && bus.detach(32).is_none());
+    assert_eq!(read(&mut bus, 5 << 15), [0xff; 4]);
+    bus.attach(5, bridge()).unwrap();
+}

@@ -1,0 +1,84 @@
+//! What devices need from the world around them.
+
+use std::io;
+use std::sync::Arc;
+
+use vmm_sys_util::eventfd::EventFd;
+
+/// The guest's memory as devices see it: cheap to clone.
+pub type Ram = vm_memory::GuestMemoryMmap<()>;
+
+/// Why the guest wants its machine to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerEvent {
+    /// ACPI sleep state S5.
+    PowerOff,
+    /// The ACPI reset register.
+    Reset,
+    /// The panic notifier.
+    Panic,
+}
+
+/// Takes the guest's wish to end.
+pub trait PowerControl: Send + Sync {
+    /// Called on the vCPU's thread; must not block.
+    fn signal(&self, event: PowerEvent);
+}
+
+/// A message-signalled interrupt: what is written where (PCI 3.0, 6.8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MsiMessage {
+    /// Address written to.
+    pub address: u64,
+    /// Data written.
+    pub data: u32,
+}
+
+/// One interrupt vector of a device, backed by an eventfd that the hypervisor turns into the message.
+pub trait MsiVector: Send + Sync {
+    /// The guest programmed or unmasked the vector: `Some` routes it, `None` (masked) disconnects it.
+    ///
+    /// # Errors
+    /// If the hypervisor refuses the route.
+    fn route(&self, message: Option<MsiMessage>) -> io::Result<()>;
+
+    /// Raises the interrupt as last routed; nothing happens while disconnected.
+    fn raise(&self);
+}
+
+/// Makes interrupt vectors.
+pub trait MsiController: Send + Sync {
+    /// A new vector, disconnected.
+    ///
+    /// # Errors
+    /// If the hypervisor has none left.
+    fn vector(&self) -> io::Result<Arc<dyn MsiVector>>;
+}
+
+/// Connects a write to guest-physical memory with an eventfd, so that it needs no exit to user space.
+pub trait Doorbells: Send + Sync {
+    /// Any write of 2 bytes at `address` signals `event` until the registration is dropped by
+    /// [`Doorbells::disconnect`].
+    ///
+    /// # Errors
+    /// If the hypervisor refuses.
+    fn connect(&self, address: u64, event: &EventFd) -> io::Result<()>;
+
+    /// Undoes [`Doorbells::connect`].
+    ///
+    /// # Errors
+    /// If the hypervisor refuses.
+    fn disconnect(&self, address: u64, event: &EventFd) -> io::Result<()>;
+}
+
+/// A range of addresses (memory-mapped or I/O ports) that a device answers.
+///
+/// Called on vCPU threads, one access at a time per device (the bus locks). `offset` is relative to the
+/// range; `data` has 1, 2, 4 or 8 bytes, little-endian.
+pub trait BusDevice: Send {
+    /// The guest reads. A device leaves `data` as it is (all ones) where it has nothing.
+    fn read(&mut self, offset: u64, data: &mut [u8]);
+
+    /// The guest writes.
+    fn write(&mut self, offset: u64, data: &[u8]);
+}

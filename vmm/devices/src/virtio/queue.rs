@@ -1,0 +1,178 @@
+//! A queue at work: takes what the driver makes available, hands back what is used, and tells it no
+//! more often than it wants to be told (virtio 1.2, 2.7).
+//!
+//! Invariant: a pass handles at most one queue full, then looks whether to stop: a driver that never
+//! stops adding cannot hold a reset up. A ring that makes no sense ends in `DEVICE_NEEDS_RESET`.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::thread::Stop;
+use super::{ActiveQueue, Interrupt};
+use crate::ports::Ram;
+
+/// A chain of buffers from the driver.
+pub type Chain<'a> = DescriptorChain<&'a Ram>;
+
+/// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
+const NO_INTERRUPT: u16 = 1;
+
+/// A queue, its memory and its way back to the driver.
+pub struct Ring {
+    queue: Queue,
+    index: u16,
+    doorbell: EventFd,
+    ram: Ram,
+    interrupt: Arc<dyn Interrupt>,
+}
+
+/// The rings' contents make no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("queue {index} is broken: {source}")]
+pub struct BrokenRing {
+    index: u16,
+    #[source]
+    source: virtio_queue::Error,
+}
+
+impl Ring {
+    /// For an enabled queue.
+    #[must_use]
+    pub fn new(active: ActiveQueue, ram: Ram, interrupt: Arc<dyn Interrupt>) -> Self {
+        let ActiveQueue { index, queue, doorbell } = active;
+        Self { queue, index, doorbell, ram, interrupt }
+    }
+
+    /// Signalled when the driver has made buffers available.
+    #[must_use]
+    pub fn doorbell(&self) -> &EventFd {
+        &self.doorbell
+    }
+
+    /// Guest memory.
+    #[must_use]
+    pub fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    /// The next available chain. It must be given back by [`Ring::push`].
+    ///
+    /// # Errors
+    /// [`BrokenRing`].
+    pub fn pop(&mut self) -> Result<Option<Chain<'_>>, BrokenRing> {
+        let index = self.index;
+        let broken = |source| BrokenRing { index, source };
+        Ok(self.queue.iter(&self.ram).map_err(broken)?.next())
+    }
+
+    /// Gives the chain that starts at `head` back, `len` bytes of it written.
+    ///
+    /// # Errors
+    /// [`BrokenRing`].
+    pub fn push(&mut self, head: u16, len: u32) -> Result<(), BrokenRing> {
+        let used = self.queue.add_used(&self.ram, head, len);
+        used.map_err(|source| BrokenRing { index: self.index, source })
+    }
+
+    /// Interrupts the driver if it wants to know of what was pushed since the last call.
+    ///
+    /// # Errors
+    /// [`BrokenRing`].
+    pub fn interrupt(&mut self) -> Result<(), BrokenRing> {
+        let wanted = self.interrupt_wanted();
+        if wanted.map_err(|source| BrokenRing { index: self.index, source })? {
+            self.interrupt.queue(self.index);
+        }
+        Ok(())
+    }
+
+    fn interrupt_wanted(&mut self) -> Result<bool, virtio_queue::Error> {
+        if self.queue.event_idx_enabled() {
+            return self.queue.needs_notification(&self.ram);
+        }
+        // The flags must not be read before the used index is written (virtio 1.2, 2.7.7.2).
+        fence(Ordering::SeqCst);
+        let flags = self.ram.load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed);
+        let flags = flags.map_err(virtio_queue::Error::GuestMemory)?;
+        Ok(u16::from_le(flags) & NO_INTERRUPT == 0)
+    }
+
+    /// Handles what is available, at most a queue full, with one interrupt at the end. `handle` returns
+    /// how many bytes it wrote into the chain. Whether there is more.
+    ///
+    /// # Errors
+    /// [`BrokenRing`].
+    pub fn pass(
+        &mut self,
+        stop: &Stop,
+        handle: &mut impl FnMut(&Ram, Chain<'_>) -> u32,
+    ) -> Result<bool, BrokenRing> {
+        let index = self.index;
+        let broken = |source| BrokenRing { index, source };
+        self.queue.disable_notification(&self.ram).map_err(broken)?;
+        let mut used = false;
+        for _ in 0..self.queue.size() {
+            if stop.requested() {
+                break;
+            }
+            let Some(chain) = self.queue.iter(&self.ram).map_err(broken)?.next() else { break };
+            let head = chain.head_index();
+            let len = handle(&self.ram, chain);
+            self.queue.add_used(&self.ram, head, len).map_err(broken)?;
+            used = true;
+        }
+        let more = self.queue.enable_notification(&self.ram).map_err(broken)?;
+        if used {
+            self.interrupt()?;
+        }
+        Ok(more)
+    }
+
+    /// Serves the queue until asked to stop: the whole life of a device with one queue and nothing else
+    /// to wait for.
+    pub fn serve(mut self, stop: &Stop, mut handle: impl FnMut(&Ram, Chain<'_>) -> u32) {
+        let Ok(waiter) = Waiter::new(&self.doorbell, stop) else {
+            return self.interrupt.needs_reset();
+        };
+        // The first pass takes what was there before the first doorbell.
+        while !stop.requested() {
+            match self.pass(stop, &mut handle) {
+                Ok(true) => {}
+                Ok(false) => waiter.wait(),
+                Err(_) => return self.interrupt.needs_reset(),
+            }
+        }
+    }
+}
+
+/// Waits for a doorbell or the wish to stop.
+struct Waiter(Epoll);
+
+impl Waiter {
+    /// Edge-triggered: a doorbell need not be read, each ring of it is a new edge.
+    fn new(doorbell: &EventFd, stop: &Stop) -> io::Result<Self> {
+        use std::os::fd::AsRawFd;
+        let epoll = Epoll::new()?;
+        for event in [doorbell, stop.event()] {
+            let interest = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
+            epoll.ctl(ControlOperation::Add, event.as_raw_fd(), interest)?;
+        }
+        Ok(Self(epoll))
+    }
+
+    fn wait(&self) {
+        let mut events = [EpollEvent::default(); 2];
+        // An error (a signal) is as good as an event: the caller looks by itself.
+        let _signal = self.0.wait(-1, &mut events);
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_test.rs"]
+mod queue_test;

@@ -1,0 +1,121 @@
+//! What an ELF kernel says of itself: where its parts go, where it starts.
+//!
+//! Invariant: every part named here lies wholly in the file and above the first MiB of memory.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::BootError;
+use super::copy::Span;
+use super::kernel::{bytes_at, not_a_kernel, u16_at, u32_at, u64_at};
+use crate::plan::layout::HIGH_RAM;
+
+/// `ELFCLASS64`, `EM_X86_64`, and sizes of the headers (System V ABI, AMD64).
+const CLASS_64: u8 = 2;
+const EM_X86_64: u16 = 62;
+const FILE_HEADER: u64 = 64;
+const PROGRAM_HEADER: usize = 56;
+
+const PT_LOAD: u32 = 1;
+const PT_NOTE: u32 = 4;
+
+/// `XEN_ELFNOTE_PHYS32_ENTRY`: the PVH entry (Xen, include/public/elfnote.h).
+const PVH_ENTRY: u32 = 18;
+
+/// Longest segment of notes that is looked through, in bytes.
+const MAX_NOTES: u64 = 64 << 10;
+
+/// An ELF kernel.
+#[derive(Debug, Default)]
+pub(super) struct Elf {
+    /// Its parts.
+    pub(super) parts: Vec<Span>,
+    /// End of the memory that it needs.
+    pub(super) end: u64,
+    /// The 64-bit entry.
+    pub(super) entry: u64,
+    /// The 32-bit entry of PVH, if it has one.
+    pub(super) pvh_entry: Option<u32>,
+}
+
+/// Reads the headers of `file`, whose first bytes are `start` and whose size is `size`.
+pub(super) fn parse(file: &File, start: &[u8], size: u64) -> Result<Elf, BootError> {
+    if bytes_at(start, 4) != [CLASS_64] || u16_at(start, 18) != EM_X86_64 {
+        return Err(not_a_kernel("an ELF file for another processor than x86-64"));
+    }
+    let (table, count) = (u64_at(start, 32), u64::from(u16_at(start, 56)));
+    let entry_size = PROGRAM_HEADER as u64;
+    let table_end = (count * entry_size).checked_add(table);
+    if u64::from(u16_at(start, 54)) != entry_size
+        || table < FILE_HEADER
+        || table_end.is_none_or(|end| end > size)
+    {
+        return Err(not_a_kernel("its ELF program headers are not in the file"));
+    }
+    let mut elf = Elf { entry: u64_at(start, 24), ..Elf::default() };
+    for index in 0..count {
+        let mut header = [0; PROGRAM_HEADER];
+        file.read_exact_at(&mut header, table + index * entry_size).map_err(unreadable)?;
+        elf.add(file, &header, size)?;
+    }
+    if elf.end == 0 {
+        return Err(not_a_kernel("an ELF file with nothing to load"));
+    }
+    if !(HIGH_RAM..elf.end).contains(&elf.entry) {
+        return Err(not_a_kernel(format!("an ELF file that starts at address {:#x}", elf.entry)));
+    }
+    Ok(elf)
+}
+
+impl Elf {
+    /// Takes one program header.
+    fn add(&mut self, file: &File, header: &[u8], size: u64) -> Result<(), BootError> {
+        let kind = u32_at(header, 0);
+        let (offset, to) = (u64_at(header, 8), u64_at(header, 24));
+        let (in_file, in_memory) = (u64_at(header, 32), u64_at(header, 40));
+        if !matches!(kind, PT_LOAD | PT_NOTE) {
+            return Ok(());
+        }
+        if offset.checked_add(in_file).is_none_or(|end| end > size) {
+            return Err(not_a_kernel("an ELF segment is cut off"));
+        }
+        if kind == PT_NOTE {
+            let length = usize::try_from(in_file.min(MAX_NOTES)).unwrap_or(0);
+            let mut notes = vec![0; length];
+            file.read_exact_at(&mut notes, offset).map_err(unreadable)?;
+            self.pvh_entry = self.pvh_entry.or_else(|| find_pvh_entry(&notes));
+        } else if in_memory > 0 {
+            if in_memory < in_file || to < HIGH_RAM {
+                return Err(not_a_kernel(format!("an ELF segment at address {to:#x}")));
+            }
+            self.end = self.end.max(to.saturating_add(in_memory));
+            self.parts.push(Span { offset, to, size: in_file });
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(source: io::Error) -> BootError {
+    BootError::Read { what: "kernel", source }
+}
+
+/// The PVH entry among `notes`, each of which is three words, a name and contents, both padded to words.
+fn find_pvh_entry(mut notes: &[u8]) -> Option<u32> {
+    while notes.len() >= 12 {
+        let [name, contents] = [0, 4].map(|at| usize::try_from(u32_at(notes, at)).ok());
+        let (name, contents, kind) = (name?, contents?, u32_at(notes, 8));
+        let body = &notes[12..];
+        let start = name.checked_next_multiple_of(4)?;
+        let end = start.checked_add(contents.checked_next_multiple_of(4)?)?;
+        if kind == PVH_ENTRY && contents >= 4 && body.get(..name)? == b"Xen\0" {
+            return Some(u32::from_le_bytes(body.get(start..start + 4)?.try_into().ok()?));
+        }
+        notes = body.get(end..)?;
+    }
+    None
+}
+
+#[cfg(test)]
+#[path = "elf_test.rs"]
+mod elf_test;

@@ -1,0 +1,245 @@
+//! Whole lives of machines on the local KVM, with kernels of a few bytes.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use cofferdam_vmm_api::*;
+use cofferdam_vmm_hv::Hypervisor;
+
+use super::*;
+use crate::testing::{file, pvh_elf};
+
+/// Writes `al` to port `dx`, then spins.
+fn out(port: u16, value: u8) -> Vec<u8> {
+    let [low, high] = port.to_le_bytes();
+    vec![0x66, 0xba, low, high, 0xb0, value, 0xee, 0xeb, 0xfe]
+}
+
+const SPIN: [u8; 2] = [0xeb, 0xfe];
+
+/// A supervisor with its monitor in a thread.
+struct Supervisor {
+    channel: Channel,
+    server: JoinHandle<Result<Served, ChannelError>>,
+}
+
+impl Supervisor {
+    fn new() -> Self {
+        let (channel, theirs) = Channel::pair().unwrap();
+        let server = thread::spawn(move || serve(&theirs, now_ns()));
+        Self { channel, server }
+    }
+
+    /// A machine of one vCPU with `kernel` alone, changed by `change`, which also adds descriptors.
+    fn boot(&self, kernel: &[u8], change: impl FnOnce(&mut MachineSpec, &mut Vec<OwnedFd>)) {
+        let mut fds: Vec<OwnedFd> = vec![file(kernel).into()];
+        let mut spec = MachineSpec {
+            version: API_VERSION,
+            vcpus: 1,
+            memory: MiB(48),
+            boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: String::new() },
+            disks: vec![],
+            vsock: None,
+            rng: true,
+            console: None,
+        };
+        change(&mut spec, &mut fds);
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        self.channel.send(&ToMonitor::Boot(Box::new(spec)), &borrowed).unwrap();
+    }
+
+    fn hear(&self) -> FromMonitor {
+        self.channel.receive().unwrap().body
+    }
+
+    /// Everything until the last message.
+    fn hear_all(&self) -> (Vec<StageName>, Option<Booted>, FromMonitor) {
+        let (mut stages, mut booted) = (vec![], None);
+        loop {
+            match self.hear() {
+                FromMonitor::Reached(stage) => stages.push(stage.name),
+                FromMonitor::Booted(message) => booted = Some(message),
+                last => return (stages, booted, last),
+            }
+        }
+    }
+
+    fn failure(kernel: &[u8], change: impl FnOnce(&mut MachineSpec, &mut Vec<OwnedFd>)) -> String {
+        let supervisor = Self::new();
+        supervisor.boot(kernel, change);
+        let FromMonitor::Failed(text) = supervisor.hear_all().2 else { panic!("it boots") };
+        assert_eq!(supervisor.server.join().unwrap().unwrap(), Served::Failed(text.clone()));
+        text
+    }
+}
+
+fn has_kvm() -> bool {
+    match Hypervisor::open() {
+        Ok(_) => true,
+        Err(error) => {
+            eprintln!("SKIPPED, no KVM here: {error}");
+            false
+        }
+    }
+}
+
+/// How a machine with this code ends.
+fn end(code: &[u8]) -> ExitReason {
+    let supervisor = Supervisor::new();
+    supervisor.boot(&pvh_elf(code), |_, _| {});
+    let (stages, booted, last) = supervisor.hear_all();
+    use StageName::{KernelEntered, MachineBuilt, MonitorStarted};
+    assert_eq!(stages, [MonitorStarted, MachineBuilt, KernelEntered]);
+    assert_eq!(booted.unwrap().disks, []);
+    let FromMonitor::Exited(reason) = last else { panic!("{last:?}") };
+    assert_eq!(supervisor.server.join().unwrap().unwrap(), Served::Exited(reason.clone()));
+    reason
+}
+
+#[test]
+fn kvm_every_end_has_its_reason() {
+    if !has_kvm() {
+        return;
+    }
+    assert_eq!(end(&out(0x600, 0x34)), ExitReason::PowerOff);
+    assert_eq!(end(&out(0x602, 0x01)), ExitReason::Reboot);
+    assert_eq!(end(&out(0x505, 0x01)), ExitReason::Panic);
+    let triple_fault = [0x0f, 0x01, 0x1d, 0x00, 0x50, 0x00, 0x00, 0x0f, 0x0b];
+    assert_eq!(end(&triple_fault), ExitReason::TripleFault);
+}
+
+#[test]
+fn kvm_a_machine_is_stopped_on_request() {
+    if !has_kvm() {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    supervisor.boot(&pvh_elf(&SPIN), |spec, _| spec.vcpus = 3);
+    while !matches!(supervisor.hear(), FromMonitor::Booted(_)) {}
+    supervisor.channel.send(&ToMonitor::Stop, &[]).unwrap();
+    let start = Instant::now();
+    assert_eq!(supervisor.hear(), FromMonitor::Exited(ExitReason::Stopped));
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert_eq!(supervisor.server.join().unwrap().unwrap(), Served::Exited(ExitReason::Stopped));
+}
+
+#[test]
+fn kvm_a_machine_does_not_outlive_its_supervisor() {
+    if !has_kvm() {
+        return;
+    }
+    let Supervisor { channel, server } = {
+        let supervisor = Supervisor::new();
+        supervisor.boot(&pvh_elf(&SPIN), |_, _| {});
+        while !matches!(supervisor.hear(), FromMonitor::Booted(_)) {}
+        supervisor
+    };
+    drop(channel);
+    assert_eq!(server.join().unwrap().unwrap(), Served::Abandoned);
+}
+
+#[test]
+fn kvm_the_console_reaches_its_log() {
+    if !has_kvm() {
+        return;
+    }
+    let mut code = Vec::new();
+    for byte in *b"hello" {
+        code.extend(&out(0x3f8, byte)[..7]);
+    }
+    code.extend(out(0x600, 0x34));
+    let supervisor = Supervisor::new();
+    let (mut log, sink) = std::io::pipe().unwrap();
+    supervisor.boot(&pvh_elf(&code), |spec, fds| {
+        spec.console = Some(ConsoleSpec { log: FdSlot(1), limit: 0 });
+        fds.push(sink.into());
+    });
+    assert_eq!(supervisor.hear_all().2, FromMonitor::Exited(ExitReason::PowerOff));
+    let mut text = String::new();
+    log.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello");
+}
+
+#[test]
+fn kvm_disks_are_where_the_supervisor_is_told() {
+    if !has_kvm() {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    // Reads the vendor of 00:03.0 and powers off if it is virtio's; else it reboots.
+    let code = [
+        &[0x66, 0xa1, 0x00, 0x80, 0x01, 0xe0][..], // mov ax, [ECAM + (3 << 15)]
+        &[0x66, 0x3d, 0xf4, 0x1a],                 // cmp ax, 0x1af4
+        &[0x75, 0x09],                             // jne reboot
+        &out(0x600, 0x34),
+        &out(0x602, 0x01),
+    ]
+    .concat();
+    supervisor.boot(&pvh_elf(&code), |spec, fds| {
+        for slot in [1, 2] {
+            spec.disks.push(DiskSpec {
+                file: FdSlot(slot),
+                readonly: slot == 2,
+                serial: "d".into(),
+            });
+            fds.push(file(&[0; 512]).into());
+        }
+    });
+    let (_, booted, last) = supervisor.hear_all();
+    assert_eq!(booted.unwrap().disks, [Bdf(2 << 3), Bdf(3 << 3)]);
+    assert_eq!(last, FromMonitor::Exited(ExitReason::PowerOff));
+}
+
+#[test]
+fn kvm_what_cannot_be_built_is_said_in_one_line() {
+    if !has_kvm() {
+        return;
+    }
+    let nothing = |_: &mut MachineSpec, _: &mut Vec<OwnedFd>| {};
+    let kernel = pvh_elf(&SPIN);
+    assert_eq!(
+        Supervisor::failure(&[0; 4096], nothing),
+        "not a kernel: neither an ELF vmlinux nor a bzImage"
+    );
+    let odd_disk = Supervisor::failure(&kernel, |spec, fds| {
+        spec.disks.push(DiskSpec { file: FdSlot(1), readonly: false, serial: String::new() });
+        fds.push(file(&[0; 513]).into());
+    });
+    assert!(odd_disk.starts_with("disk 0: ") && odd_disk.contains("513"), "{odd_disk}");
+    let initrd = Supervisor::failure(&kernel, |spec, fds| {
+        let initrd = file(&[]);
+        initrd.set_len(64 << 20).unwrap();
+        spec.boot.initrd = Some(FdSlot(1));
+        fds.push(initrd.into());
+    });
+    assert!(initrd.starts_with("too little memory"), "{initrd}");
+}
+
+#[test]
+fn a_wrong_specification_is_refused_before_anything_is_opened() {
+    let kernel = pvh_elf(&SPIN);
+    let version = Supervisor::failure(&kernel, |spec, _| spec.version = 7);
+    assert!(version.contains("version 7"), "{version}");
+    let missing = Supervisor::failure(&kernel, |spec, _| spec.boot.initrd = Some(FdSlot(4)));
+    assert!(missing.contains("descriptor 4 is missing"), "{missing}");
+}
+
+#[test]
+fn a_supervisor_that_goes_or_stops_before_booting() {
+    let Supervisor { channel, server } = Supervisor::new();
+    drop(channel);
+    assert_eq!(server.join().unwrap().unwrap(), Served::Abandoned);
+    let supervisor = Supervisor::new();
+    supervisor.channel.send(&ToMonitor::Stop, &[]).unwrap();
+    assert_eq!(supervisor.hear(), FromMonitor::Exited(ExitReason::Stopped));
+}
+
+#[test]
+fn nonsense_on_the_control_socket_is_an_error() {
+    let Supervisor { channel, server } = Supervisor::new();
+    channel.send_bytes(b"{}", &[File::open("/dev/null").unwrap().as_fd()]).unwrap();
+    assert!(matches!(server.join().unwrap(), Err(ChannelError::Malformed(_))));
+}

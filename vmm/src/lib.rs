@@ -1,0 +1,17 @@
+//! The monitor: one process per pod that runs its virtual machine.
+//!
+//! ```text
+//! MachineSpec ──Plan::new──► Plan ──Machine::build──► Machine ──start──► Running ──► ExitReason
+//!                (pure)             (KVM, files)               (threads)
+//! ```
+//!
+//! Invariant: nothing is opened by path but `/dev/kvm`; everything else comes as a descriptor.
+#![forbid(unsafe_code)]
+
+pub mod boot;
+pub mod control;
+pub mod machine;
+pub mod plan;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,254 @@
+//! From a [`Plan`] and open files to a [`Machine`] that is ready to start.
+//!
+//! Invariant: nothing is opened by path here but `/dev/kvm`; whatever was made is undone by dropping it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+
+use cofferdam_vmm_api::{Bdf, ConsoleSpec, FdSlot};
+use cofferdam_vmm_devices::bus::{Bus, BusError, SharedDevice};
+use cofferdam_vmm_devices::legacy::log::LogRing;
+use cofferdam_vmm_devices::legacy::power::{PANIC_PORTS, POWER_PORTS, PanicNotifier, Power};
+use cofferdam_vmm_devices::legacy::serial::{SERIAL_PORTS, Serial};
+use cofferdam_vmm_devices::pci::{EcamError, HostBridge, PciBus};
+use cofferdam_vmm_devices::virtio::VirtioDevice;
+use cofferdam_vmm_devices::virtio::block::{Block, BlockError, BlockOptions};
+use cofferdam_vmm_devices::virtio::pci::{BAR_SIZE, TransportError, VirtioPci, Wiring};
+use cofferdam_vmm_devices::virtio::rng::Rng;
+use cofferdam_vmm_devices::virtio::vsock::Vsock;
+use cofferdam_vmm_hv::{
+    Hypervisor, MemoryError, OpenError, Topology, Vcpu, Vm, VmError, allocate_ram,
+};
+
+use super::outcome::Outcome;
+use super::ports::{Bells, Interrupts};
+use super::space::Space;
+use super::stages::Observed;
+use crate::boot::{self, BootError};
+use crate::plan::layout::{ECAM, ECAM_SIZE};
+use crate::plan::pci::Slot;
+use crate::plan::{PANIC_PORT, POWER_PORT, Plan, SERIAL_PIN, SERIAL_PORT};
+
+/// A machine that cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// KVM cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// KVM refused something.
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    /// More vCPUs than the host can.
+    #[error("{wanted} vCPUs: this host's KVM allows {possible}")]
+    Vcpus {
+        /// As specified.
+        wanted: u8,
+        /// As KVM says.
+        possible: usize,
+    },
+    /// No memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// No kernel.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// A disk.
+    #[error("disk {index}")]
+    Disk {
+        /// Which, from 0.
+        index: usize,
+        /// Why.
+        #[source]
+        source: BlockError,
+    },
+    /// A virtio device.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A device number.
+    #[error(transparent)]
+    Slot(#[from] EcamError),
+    /// An address.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// A descriptor.
+    #[error("descriptor {slot} is missing", slot = .0.0)]
+    Descriptor(FdSlot),
+    /// The host refused something else.
+    #[error("cannot {what}")]
+    Host {
+        /// What was attempted.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The descriptors that came with a specification.
+#[derive(Debug)]
+pub struct Files {
+    slots: Vec<Option<OwnedFd>>,
+}
+
+impl Files {
+    /// In the order in which they came.
+    #[must_use]
+    pub fn new(fds: Vec<OwnedFd>) -> Self {
+        Self { slots: fds.into_iter().map(Some).collect() }
+    }
+
+    fn take(&mut self, slot: FdSlot) -> Result<OwnedFd, BuildError> {
+        let found = self.slots.get_mut(usize::from(slot.0)).and_then(Option::take);
+        found.ok_or(BuildError::Descriptor(slot))
+    }
+
+    fn take_file(&mut self, slot: FdSlot) -> Result<File, BuildError> {
+        self.take(slot).map(File::from)
+    }
+}
+
+/// A machine that has not started.
+pub struct Machine {
+    pub(super) vcpus: Vec<Vcpu>,
+    pub(super) devices: Devices,
+    pub(super) outcome: Arc<Outcome>,
+    /// The PCI address of each disk, in order.
+    pub disks: Vec<Bdf>,
+}
+
+/// A machine's devices.
+pub(super) struct Devices {
+    pub(super) space: Arc<Space>,
+    pub(super) serial: Option<Arc<Mutex<Serial>>>,
+}
+
+impl Machine {
+    /// Builds `plan` with the descriptors that it names.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn build(plan: &Plan, mut files: Files) -> Result<Self, BuildError> {
+        let spec = &plan.spec;
+        let hypervisor = Hypervisor::open()?;
+        let possible = hypervisor.max_vcpus();
+        if usize::from(spec.vcpus) > possible {
+            return Err(BuildError::Vcpus { wanted: spec.vcpus, possible });
+        }
+        let ram = allocate_ram(&plan.memory.ram)?;
+        let mut kernel = files.take_file(spec.boot.kernel)?;
+        let mut initrd = spec.boot.initrd.map(|slot| files.take_file(slot)).transpose()?;
+        let entry = boot::load(plan, &ram, &mut kernel, initrd.as_mut())?;
+
+        let vm = hypervisor.create_vm(&ram)?;
+        let outcome = Arc::new(Outcome::new().map_err(host("make an eventfd"))?);
+        let wiring = Wiring {
+            ram,
+            msi: Arc::new(Interrupts(vm.irqs().clone())),
+            doorbells: Arc::new(Bells(vm.clone())),
+        };
+        let builder = DeviceBuilder { plan, files, vm: &vm, outcome: &outcome, wiring };
+        let devices = builder.build()?;
+
+        let cpuid = hypervisor.cpuid()?;
+        let topology = Topology { vcpus: spec.vcpus };
+        let vcpus = (0..spec.vcpus).map(|index| vm.create_vcpu(index, topology, &cpuid));
+        let vcpus = vcpus.collect::<Result<Vec<_>, _>>()?;
+        if let Some(first) = vcpus.first() {
+            first.set_entry(entry)?;
+        }
+        Ok(Self { vcpus, devices, outcome, disks: plan.disk_addresses() })
+    }
+
+    /// What it will tell.
+    #[must_use]
+    pub fn outcome(&self) -> &Arc<Outcome> {
+        &self.outcome
+    }
+}
+
+fn host(what: &'static str) -> impl FnOnce(io::Error) -> BuildError {
+    move |source| BuildError::Host { what, source }
+}
+
+fn shared<T>(device: T) -> Arc<Mutex<T>> {
+    Arc::new(Mutex::new(device))
+}
+
+/// A virtio device and its place.
+type Placed = (Slot, Box<dyn VirtioDevice>);
+
+/// Makes devices and puts them where the plan has them.
+struct DeviceBuilder<'a> {
+    plan: &'a Plan,
+    files: Files,
+    vm: &'a Vm,
+    outcome: &'a Arc<Outcome>,
+    wiring: Wiring,
+}
+
+impl DeviceBuilder<'_> {
+    fn build(mut self) -> Result<Devices, BuildError> {
+        let space = Space::default();
+        let mut bus = PciBus::new();
+        bus.attach(0, shared(HostBridge::new()))?;
+        for (slot, device) in self.virtio()? {
+            let device = Box::new(Observed { device, outcome: Arc::clone(self.outcome) });
+            let function = shared(VirtioPci::new(device, slot.bar, self.wiring.clone())?);
+            bus.attach(slot.device, function.clone())?;
+            space.memory.insert(slot.bar, BAR_SIZE, function)?;
+        }
+        space.memory.insert(ECAM, ECAM_SIZE, shared(bus))?;
+        let serial = match self.plan.spec.console {
+            Some(console) => Some(self.serial(console)?),
+            None => None,
+        };
+        self.legacy(&space.ports, serial.clone())?;
+        Ok(Devices { space: Arc::new(space), serial })
+    }
+
+    /// All virtio devices and their places.
+    fn virtio(&mut self) -> Result<Vec<Placed>, BuildError> {
+        let plan = self.plan;
+        let mut devices: Vec<Placed> = Vec::new();
+        if let (Some(slot), Some(vsock)) = (plan.vsock, plan.spec.vsock) {
+            let connections = self.files.take(vsock.connections)?;
+            devices.push((slot, Box::new(Vsock::new(vsock.cid.0.into(), connections))));
+        }
+        if let Some(slot) = plan.rng {
+            devices.push((slot, Box::new(Rng::new())));
+        }
+        for (index, (slot, disk)) in plan.disks.iter().zip(&plan.spec.disks).enumerate() {
+            let file = self.files.take_file(disk.file)?;
+            let options = BlockOptions { readonly: disk.readonly, serial: disk.serial.clone() };
+            let block =
+                Block::new(file, options).map_err(|source| BuildError::Disk { index, source })?;
+            devices.push((*slot, Box::new(block)));
+        }
+        Ok(devices)
+    }
+
+    fn serial(&mut self, console: ConsoleSpec) -> Result<Arc<Mutex<Serial>>, BuildError> {
+        let file = self.files.take_file(console.log)?;
+        let log = match console.limit {
+            0 => LogRing::stream(Box::new(file)),
+            limit => LogRing::new(file, limit),
+        };
+        let line = self.vm.irqs().pin(SERIAL_PIN)?;
+        Ok(shared(Serial::with_interrupt(log, line)))
+    }
+
+    /// What is reached through I/O ports.
+    fn legacy(&self, ports: &Bus, serial: Option<Arc<Mutex<Serial>>>) -> Result<(), BuildError> {
+        let power = shared(Power::new(self.outcome.clone()));
+        let panic = shared(PanicNotifier::new(self.outcome.clone()));
+        ports.insert(POWER_PORT.into(), POWER_PORTS, power)?;
+        ports.insert(PANIC_PORT.into(), PANIC_PORTS, panic)?;
+        if let Some(serial) = serial {
+            let serial: SharedDevice = serial;
+            ports.insert(SERIAL_PORT.into(), SERIAL_PORTS, serial)?;
+        }
+        Ok(())
+    }
+}

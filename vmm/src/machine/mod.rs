@@ -1,0 +1,22 @@
+//! A machine: built from a [`Plan`](crate::plan::Plan), then running, then ended.
+//!
+//! ```text
+//! Machine::build ──► Machine ──start──► Running ──stop──► (gone)
+//!                                         │ a vCPU or a device
+//!                                         └──► Outcome: the first reason wins
+//! ```
+//!
+//! Invariant: a machine has one owner, the thread that built it; vCPUs and devices reach that thread
+//! through the [`Outcome`] alone.
+
+mod build;
+mod outcome;
+mod ports;
+mod run;
+mod space;
+mod stages;
+
+pub use build::{BuildError, Files, Machine};
+pub use outcome::Outcome;
+pub use run::Running;
+pub use stages::now_ns;

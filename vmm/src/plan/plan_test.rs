@@ -1,0 +1,117 @@
+//! Plans of every size are sound.
+
+use cofferdam_vmm_api::*;
+use proptest::prelude::*;
+
+use super::layout::*;
+use super::*;
+
+pub(crate) fn spec(vcpus: u8, memory: u32, disks: usize) -> MachineSpec {
+    let disk = |index: usize| DiskSpec {
+        file: FdSlot(u16::try_from(index).unwrap() + 4),
+        readonly: false,
+        serial: String::new(),
+    };
+    MachineSpec {
+        version: API_VERSION,
+        vcpus,
+        memory: MiB(memory),
+        boot: BootSpec { kernel: FdSlot(0), initrd: Some(FdSlot(1)), cmdline: "quiet".into() },
+        disks: (0..disks).map(disk).collect(),
+        vsock: Some(VsockSpec { cid: Cid(3), connections: FdSlot(2) }),
+        rng: true,
+        console: Some(ConsoleSpec { log: FdSlot(3), limit: 0 }),
+    }
+}
+
+#[test]
+fn devices_have_their_places_in_order() {
+    let plan = Plan::new(spec(1, 256, 3), 7).unwrap();
+    assert_eq!(plan.vsock.unwrap().bdf().to_string(), "00:01.0");
+    assert_eq!(plan.rng.unwrap().bdf().to_string(), "00:02.0");
+    let disks: Vec<_> = plan.disk_addresses().iter().map(Bdf::to_string).collect();
+    assert_eq!(disks, ["00:03.0", "00:04.0", "00:05.0"]);
+    assert_eq!(plan.disks[0].bar, 0xc030_0000);
+}
+
+#[test]
+fn places_of_absent_devices_are_not_left_empty() {
+    let mut spec = spec(1, 256, 0);
+    spec.vsock = None;
+    let plan = Plan::new(spec, 7).unwrap();
+    assert_eq!(plan.rng.unwrap().device, 1);
+    assert_eq!(plan.vsock, None);
+}
+
+#[test]
+fn a_wrong_specification_is_no_plan() {
+    let error = Plan::new(spec(0, 256, 0), 9).unwrap_err();
+    assert_eq!(error, PlanError::Spec(SpecError::Vcpus(0)));
+    assert!(matches!(Plan::new(spec(1, 256, 0), 3), Err(PlanError::Spec(_))));
+}
+
+#[test]
+fn memory_is_split_around_the_hole() {
+    let small = MemoryLayout::new(MiB(3072));
+    assert_eq!(small.ram, [(0, 0xc000_0000)]);
+    let large = MemoryLayout::new(MiB(4096));
+    assert_eq!(large.ram, [(0, 0xc000_0000), (1 << 32, 1 << 30)]);
+    assert_eq!(large.low_end(), 0xc000_0000);
+}
+
+fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {
+    a.0 < b.0 + b.1 && b.0 < a.0 + a.1
+}
+
+fn disjoint(ranges: &[(u64, u64)]) -> bool {
+    let rest = |index| &ranges[index + 1..];
+    ranges.iter().enumerate().all(|(i, a)| rest(i).iter().all(|b| !overlap(*a, *b)))
+}
+
+proptest! {
+    #[test]
+    fn nothing_overlaps(vcpus in 1u8..=64, memory in 48u32..(1 << 20), disks in 0usize..=24) {
+        let plan = Plan::new(spec(vcpus, memory, disks), disks + 4).unwrap();
+        let memory_map: Vec<_> = plan.memory.map.iter().map(|r| (r.start, r.size)).collect();
+        prop_assert!(disjoint(&memory_map));
+        let mut fixed = plan.memory.ram.clone();
+        fixed.extend([(ECAM, ECAM_SIZE), (IOAPIC, 0x1000), (LOCAL_APIC, 0x10_0000)]);
+        fixed.push((0xfffb_c000, 0x4000)); // KVM's own pages
+        let slots = plan.vsock.iter().chain(&plan.rng).chain(&plan.disks);
+        fixed.extend(slots.clone().map(|slot| (slot.bar, pci::STRIDE)));
+        prop_assert!(disjoint(&fixed));
+        prop_assert!(slots.clone().all(|s| s.bar >= BARS && s.bar + pci::STRIDE <= BARS + BARS_SIZE));
+        let mut devices: Vec<_> = slots.map(|slot| slot.device).collect();
+        devices.dedup();
+        prop_assert_eq!(devices.len(), disks + 2);
+        prop_assert!(devices.iter().all(|device| (1..32).contains(device)));
+    }
+
+    #[test]
+    fn all_memory_is_backed_and_told(memory in 48u32..(1 << 20)) {
+        let layout = MemoryLayout::new(MiB(memory));
+        let bytes: u64 = layout.ram.iter().map(|(_, size)| size).sum();
+        prop_assert_eq!(bytes, MiB(memory).bytes());
+        for region in layout.map.iter().filter(|region| region.kind != Kind::Reserved) {
+            let backed = layout.ram.iter().any(|(start, size)| {
+                region.start >= *start && region.start + region.size <= start + size
+            });
+            prop_assert!(backed, "{:?}", region);
+        }
+    }
+}
+
+#[test]
+fn what_the_boot_needs_lies_in_low_memory() {
+    let low = [
+        (GDT, 32),
+        (START_INFO, 56),
+        (MODULES, 32),
+        (MEMORY_MAP, 24 * 8),
+        (BOOT_PARAMS, 4096),
+        (PAGE_TABLES, 3 * 4096),
+        (CMDLINE, 2048),
+    ];
+    assert!(disjoint(&low));
+    assert!(low.iter().all(|(start, size)| start + size <= 0x9_fc00));
+}
