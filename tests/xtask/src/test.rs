@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use cofferdam_test_harness::host::link::Options;
 use cofferdam_test_harness::host::{Setup, TestHost, rootfs};
+use cofferdam_test_harness::tools::apt;
 
 use crate::{artefacts, check};
 
@@ -32,6 +33,9 @@ const KVM_PREFIX: &str = "kvm_";
 
 /// What a KVM-level test prints when it cannot run.
 const SKIPPED: &str = "SKIPPED:";
+
+/// Debian packages with the programs that unit tests run.
+const UNIT_PACKAGES: &[&str] = &["cpio", "e2fsprogs", "erofs-utils", "util-linux"];
 
 /// How the tests of one level ended.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -73,6 +77,7 @@ fn unit(filter: Option<&str>) -> Result<Counts> {
     if filter.is_some_and(|text| text.starts_with(KVM_PREFIX)) {
         return Ok(Counts::default());
     }
+    apt::require(UNIT_PACKAGES)?;
     cargo_test("unit tests", filter, &["--skip", KVM_PREFIX])
 }
 

@@ -32,7 +32,7 @@ fn open() -> Option<Hypervisor> {
     match Hypervisor::open() {
         Ok(hypervisor) => Some(hypervisor),
         Err(error) => {
-            eprintln!("SKIPPED, no KVM here: {error}");
+            eprintln!("SKIPPED: no KVM here: {error}");
             None
         }
     }
