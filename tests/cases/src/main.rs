@@ -1,10 +1,14 @@
 //! End-to-end cases, by topic. Runs on a machine with KVM where Cofferdam is installed: the test host.
 //!
 //! Invariant: a case leaves nothing behind. After each one the host is compared with what it was before.
+//!
+//! In an emulated host, a case that fails is tried once more, and what it failed with is printed: there, a
+//! processor can stand still for longer than any limit. `COFFERDAM_TEST_AGAIN=1` asks for it.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use libtest_mimic::{Arguments, Trial};
 
 mod cases;
@@ -23,12 +27,25 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// A case as a trial: its body, then the check for leftovers.
+/// A case as a trial, tried again if that is asked for.
 fn trial(case: Case) -> Trial {
+    let again = std::env::var_os("COFFERDAM_TEST_AGAIN").is_some_and(|value| value == "1");
     Trial::test(case.name, move || {
-        let before = leftovers::Host::now();
-        let result = (case.body)();
-        let clean = before.unchanged();
-        result.and(clean).map_err(|error| format!("{error:?}").into())
+        let result = attempt(case).or_else(|error| {
+            if !again {
+                return Err(error);
+            }
+            println!("AGAIN: {} failed: {error:?}", case.name);
+            attempt(case)
+        });
+        result.map_err(|error| format!("{error:?}").into())
     })
+}
+
+/// The body of a case, then the check for leftovers.
+fn attempt(case: Case) -> Result<()> {
+    let before = leftovers::Host::now();
+    let result = (case.body)();
+    let clean = before.unchanged();
+    result.and(clean)
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use cofferdam_test_harness::host::link::Options;
-use cofferdam_test_harness::host::{Setup, TestHost, rootfs};
+use cofferdam_test_harness::host::{Kind, Setup, TestHost, rootfs};
 use cofferdam_test_harness::tools::apt;
 
 use crate::{artefacts, check};
@@ -37,12 +37,17 @@ const SKIPPED: &str = "SKIPPED:";
 /// Debian packages with the programs that unit tests run.
 const UNIT_PACKAGES: &[&str] = &["cpio", "e2fsprogs", "erofs-utils", "util-linux"];
 
+/// What an end-to-end case prints before it is tried a second time.
+const AGAIN: &str = "AGAIN:";
+
 /// How the tests of one level ended.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
     passed: u32,
     failed: u32,
     skipped: u32,
+    /// Those that were tried a second time.
+    again: u32,
 }
 
 /// Runs `cargo xtask test`.
@@ -64,8 +69,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     println!();
     println!("{:11} {}", "check", if sound { "ok" } else { "FAILED" });
-    for (name, Counts { passed, failed, skipped }) in &levels {
-        println!("{name:11} {passed} passed, {failed} failed, {skipped} skipped");
+    for (name, Counts { passed, failed, skipped, again }) in &levels {
+        let again = if *again > 0 { format!(" ({again} tried twice)") } else { String::new() };
+        println!("{name:11} {passed} passed, {failed} failed, {skipped} skipped{again}");
     }
     if !sound || levels.iter().any(|(_, counts)| counts.failed > 0) {
         bail!("tests failed");
@@ -146,6 +152,8 @@ fn show_and_count(stream: impl Read) -> Result<Counts> {
         if text.trim_start().starts_with(SKIPPED) {
             not_run += 1;
         }
+        // The name of the test stands before it on the same line.
+        counts.again += u32::from(text.contains(AGAIN));
         let idle = matches!(text.trim(), "" | "running 0 tests" | "successes:")
             || text.starts_with("test result: ok. 0 passed; 0 failed; 0 ignored");
         if !idle {
@@ -171,7 +179,11 @@ fn end_to_end(args: &Args) -> Result<Counts> {
     let mut argv = vec![cases];
     argv.extend(args.filter.clone());
     let counting = std::thread::spawn(move || show_and_count(reader));
-    let options = Options { stdout: Some(writer.into()), ..Options::default() };
+    let env = match kind {
+        Kind::Emulated => vec![("COFFERDAM_TEST_AGAIN".to_owned(), "1".to_owned())],
+        Kind::Local => Vec::new(),
+    };
+    let options = Options { env, stdout: Some(writer.into()), ..Options::default() };
     let status = host.run(&argv, &options, None);
     // The counting ends when no one can write any more.
     drop(options);
