@@ -91,6 +91,11 @@ const CHECKS: &[Check] = &[
         run: || Ok(crates::directions()?.into()),
     },
     Check {
+        name: "unused-dependencies",
+        advice: "remove the line from the crate's Cargo.toml",
+        run: || Ok(crates::unused(&source::all()?)?.into()),
+    },
+    Check {
         name: "devices",
         advice: "guest-kernel-config/devices.toml lists each device with the options of its driver, all =y",
         run: || Ok(devices::drivers()?.into()),

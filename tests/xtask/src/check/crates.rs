@@ -1,9 +1,12 @@
 //! The directions in which crates may depend on each other, and who may use which foreign crate.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::artefacts::cargo;
+use super::source::{self, File};
+use crate::artefacts::{cargo, root};
 
 /// Each crate of ours, and which others of ours it may use.
 const DIRECTIONS: &[(&str, &[&str])] = &[
@@ -46,12 +49,15 @@ struct Metadata {
 #[derive(Deserialize)]
 struct Package {
     name: String,
+    manifest_path: PathBuf,
     dependencies: Vec<Dependency>,
 }
 
 #[derive(Deserialize)]
 struct Dependency {
     name: String,
+    /// What it is called here, if that is another name.
+    rename: Option<String>,
     /// Set if it is one of ours.
     path: Option<String>,
     /// `dev`, `build`, or nothing.
@@ -60,12 +66,35 @@ struct Dependency {
 
 /// Dependencies that are not as the tables say.
 pub(crate) fn directions() -> Result<Vec<String>> {
+    Ok(faults(&metadata()?))
+}
+
+/// Dependencies of a crate that none of its source files names.
+pub(crate) fn unused(files: &[File]) -> Result<Vec<String>> {
+    Ok(unnamed(&metadata()?, files, &root()))
+}
+
+fn metadata() -> Result<Metadata> {
     let output = cargo()
         .args(["metadata", "--no-deps", "--format-version=1"])
         .output()
         .context("starting cargo")?;
-    let metadata = serde_json::from_slice(&output.stdout).context("reading cargo metadata")?;
-    Ok(faults(&metadata))
+    serde_json::from_slice(&output.stdout).context("reading cargo metadata")
+}
+
+fn unnamed(metadata: &Metadata, files: &[File], root: &Path) -> Vec<String> {
+    let mut faults = Vec::new();
+    for package in &metadata.packages {
+        let folder = package.manifest_path.parent().and_then(|path| path.strip_prefix(root).ok());
+        let folder = folder.unwrap_or(Path::new("")).to_string_lossy();
+        for Dependency { name, rename, .. } in &package.dependencies {
+            let name = rename.as_ref().unwrap_or(name);
+            if !source::names_crate(files, &folder, name) {
+                faults.push(format!("{} does not use {name}", package.name));
+            }
+        }
+    }
+    faults
 }
 
 fn faults(metadata: &Metadata) -> Vec<String> {

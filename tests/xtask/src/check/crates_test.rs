@@ -3,10 +3,15 @@ use super::*;
 fn metadata(package: &str, dependency: &str, path: bool, kind: Option<&str>) -> Metadata {
     let dependency = Dependency {
         name: dependency.to_owned(),
+        rename: None,
         path: path.then(|| "/x".to_owned()),
         kind: kind.map(str::to_owned),
     };
-    let package = Package { name: package.to_owned(), dependencies: vec![dependency] };
+    let package = Package {
+        name: package.to_owned(),
+        manifest_path: "/w/agent/Cargo.toml".into(),
+        dependencies: vec![dependency],
+    };
     Metadata { packages: vec![package] }
 }
 
@@ -33,6 +38,20 @@ fn the_agent_must_not_use_json_but_in_tests() {
 fn a_new_crate_needs_a_line_in_the_table() {
     let found = faults(&metadata("cofferdam-new", "libc", false, None));
     assert!(found[0].contains("not in the table"), "{found:?}");
+}
+
+#[test]
+fn a_dependency_that_no_file_of_the_crate_names_is_found() {
+    let unused = |name, path: &str, text: &str| {
+        let files = [File::new(path.to_owned(), text.to_owned())];
+        !unnamed(&metadata("cofferdam-agent", name, false, None), &files, Path::new("/w"))
+            .is_empty()
+    };
+    assert!(!unused("vm-memory", "agent/src/a.rs", "use vm_memory::Bytes;"));
+    assert!(!unused("libc", "agent/tests/native/a.rs", "libc::getpid();"));
+    assert!(unused("libc", "agent/src/a.rs", "// libc::getpid()\nlibcrux();"));
+    assert!(unused("libc", "agent/protocol/src/a.rs", "libc::getpid();"));
+    assert!(unused("libc", "agent-x/src/a.rs", "libc::getpid();"));
 }
 
 #[test]

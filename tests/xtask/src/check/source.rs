@@ -37,13 +37,18 @@ pub(crate) struct File {
 }
 
 impl File {
-    fn new(path: String, text: String) -> Self {
+    pub(super) fn new(path: String, text: String) -> Self {
         let code = code(&text);
         Self { path, text, code }
     }
 
     fn has_unsafe(&self) -> bool {
-        self.code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")
+        self.words().any(|word| word == "unsafe")
+    }
+
+    /// Names and key words of the code.
+    fn words(&self) -> impl Iterator<Item = &str> {
+        self.code.split(|c: char| !c.is_alphanumeric() && c != '_')
     }
 
     fn is_test(&self) -> bool {
@@ -107,6 +112,18 @@ pub(crate) fn naming(files: &[File], directory: &str, word: &str) -> Vec<String>
         }
     }
     places
+}
+
+/// Whether code of the crate in `folder` names the crate `name`: in its sources, tests or build script, and not
+/// in those of a crate in a folder below.
+pub(crate) fn names_crate(files: &[File], folder: &str, name: &str) -> bool {
+    const PARTS: [&str; 5] = ["src/", "tests/", "benches/", "examples/", "build.rs"];
+    let word = name.replace('-', "_");
+    let ours = |file: &&File| {
+        let inside = file.path.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
+        inside.is_some_and(|rest| PARTS.iter().any(|part| rest.starts_with(part)))
+    };
+    files.iter().filter(ours).any(|file| file.words().any(|found| found == word))
 }
 
 /// `unsafe` outside of the files that may have it, and crates that could forbid it and do not.
