@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use cofferdam_agent_protocol::{
-    CONTROL_PORT, Event, Frame, HEADER, Hello, PROTOCOL_VERSION, PodPlan, Refusal, Response,
-    decode, encode, frame, frame_length, request,
+    AgentFrame, CONTROL_PORT, Event, FrameError, HEADER, Hello, HostFrame, PROTOCOL_VERSION,
+    PodPlan, Refusal, Response, agent_frame, decode, encode, frame_length, host_frame, request,
+    response,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
@@ -50,14 +51,14 @@ impl Session {
         let mut session = Self { stream, received: Vec::new() };
         let kernel = nix::sys::utsname::uname().context(|| "uname".into())?;
         session
-            .send(frame::Body::Hello(Hello {
+            .send(agent_frame::Body::Hello(Hello {
                 protocol_version: PROTOCOL_VERSION,
                 agent_version: env!("CARGO_PKG_VERSION").into(),
                 kernel_release: kernel.release().to_string_lossy().into_owned(),
             }))
             .await?;
         match session.next().await? {
-            Some(frame::Body::Welcome(welcome)) => {
+            Some(host_frame::Body::Welcome(welcome)) => {
                 if welcome.protocol_version == PROTOCOL_VERSION {
                     return Ok((session, welcome.pod.unwrap_or_default()));
                 }
@@ -67,7 +68,7 @@ impl Session {
                 session.refuse(&text).await;
                 Err(Failure::other(text))
             }
-            Some(frame::Body::Refusal(refusal)) => {
+            Some(host_frame::Body::Refusal(refusal)) => {
                 Err(Failure::other(format!("the host refused the agent: {}", refusal.reason)))
             }
             Some(_) => Err(Failure::other("the host answered the greeting with something else")),
@@ -89,9 +90,9 @@ impl Session {
                 return Ok(End::Lost);
             }
             let request = match self.wait(pod, &mut children).await? {
-                Wake::Frame(Some(frame::Body::Request(request))) => request,
+                Wake::Frame(Some(host_frame::Body::Request(request))) => request,
                 Wake::Frame(None) => return Ok(End::Lost),
-                Wake::Frame(Some(frame::Body::Refusal(refusal))) => {
+                Wake::Frame(Some(host_frame::Body::Refusal(refusal))) => {
                     crate::log!("the host ends the session: {}", refusal.reason);
                     return Ok(End::Lost);
                 }
@@ -110,8 +111,7 @@ impl Session {
             let body = pod.handle(request).await;
             // What happened meanwhile to others; the end of what this request made comes after its answer.
             let told = self.tell(pod.take_events()).await;
-            let response = frame::Body::Response(Response { id, body: Some(body) });
-            if !told || self.send(response).await.is_err() {
+            if !told || self.answer(id, body).await.is_err() {
                 return Ok(End::Lost);
             }
             if last {
@@ -140,7 +140,7 @@ impl Session {
     /// Sends events. Whether the host is still there.
     async fn tell(&mut self, events: Vec<Event>) -> bool {
         for event in events {
-            if self.send(frame::Body::Event(event)).await.is_err() {
+            if self.send(agent_frame::Body::Event(event)).await.is_err() {
                 return false;
             }
         }
@@ -150,19 +150,28 @@ impl Session {
     /// Tells the host why the session ends.
     async fn refuse(&mut self, reason: &str) {
         // The session ends anyway.
-        let _ = self.send(frame::Body::Refusal(Refusal { reason: reason.into() })).await;
+        let _ = self.send(agent_frame::Body::Refusal(Refusal { reason: reason.into() })).await;
         self.close().await;
     }
 
+    /// Answers the request `id`.
+    async fn answer(&mut self, id: u64, body: response::Body) -> Result<()> {
+        let bytes = answer(id, body)?;
+        self.write(&bytes).await
+    }
+
     /// Sends one frame.
-    async fn send(&mut self, body: frame::Body) -> Result<()> {
-        let bytes = encode(&Frame { body: Some(body) });
-        let bytes = bytes.map_err(|error| Failure::other(format!("sending a frame: {error}")))?;
-        self.stream.write_all(&bytes).await.context(|| "sending a frame to the host".into())
+    async fn send(&mut self, body: agent_frame::Body) -> Result<()> {
+        let bytes = encode(&AgentFrame { body: Some(body) }).map_err(unsent)?;
+        self.write(&bytes).await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stream.write_all(bytes).await.context(|| "sending a frame to the host".into())
     }
 
     /// The next frame, or `None` when the connection ended. Nothing is lost when the future is dropped.
-    async fn next(&mut self) -> Result<Option<frame::Body>> {
+    async fn next(&mut self) -> Result<Option<host_frame::Body>> {
         let mut chunk = [0; CHUNK];
         loop {
             if let Some(body) = self.take_frame()? {
@@ -177,14 +186,14 @@ impl Session {
     }
 
     /// Takes a whole frame from what was received.
-    fn take_frame(&mut self) -> Result<Option<frame::Body>> {
+    fn take_frame(&mut self) -> Result<Option<host_frame::Body>> {
         let Some((header, rest)) = self.received.split_first_chunk::<HEADER>() else {
             return Ok(None);
         };
         let malformed = |error| Failure::other(format!("a frame from the host: {error}"));
-        let length = frame_length(*header).map_err(malformed)?;
+        let length = frame_length::<HostFrame>(*header).map_err(malformed)?;
         let Some(body) = rest.get(..length) else { return Ok(None) };
-        let frame = decode(body).map_err(malformed)?;
+        let frame = decode::<HostFrame>(body).map_err(malformed)?;
         self.received.drain(..HEADER + length);
         match frame.body {
             Some(body) => Ok(Some(body)),
@@ -196,11 +205,33 @@ impl Session {
 /// What ended a wait.
 enum Wake {
     /// A frame, or the end of the connection.
-    Frame(Option<frame::Body>),
+    Frame(Option<host_frame::Body>),
     /// A child may have ended.
     Child,
     /// A container may have run out of memory.
     Memory,
+}
+
+/// The frame that answers the request `id` with `body`, or with an error if that is too long.
+fn answer(id: u64, body: response::Body) -> Result<Vec<u8>> {
+    let frame = |body| {
+        let response = Response { id, body: Some(body) };
+        AgentFrame { body: Some(agent_frame::Body::Response(response)) }
+    };
+    let bytes = match encode(&frame(body)) {
+        Err(error @ FrameError::TooLong { .. }) => {
+            let failure = Failure::other(format!("the answer is too long: {error}"));
+            encode(&frame(response::Body::Error(failure.into())))
+        }
+        other => other,
+    };
+    bytes.map_err(unsent)
+}
+
+/// A frame that was not sent.
+#[allow(clippy::needless_pass_by_value, reason = "given to `map_err`")]
+fn unsent(error: FrameError) -> Failure {
+    Failure::other(format!("sending a frame: {error}"))
 }
 
 /// Connects; the host may not listen yet.
@@ -218,3 +249,7 @@ async fn dial(dialer: &Dialer) -> Result<Stream> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "session_test.rs"]
+mod session_test;

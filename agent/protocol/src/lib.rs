@@ -1,6 +1,6 @@
 //! What the host's supervisor and the agent in the guest say to each other.
 //!
-//! One control connection over vsock carries [`Frame`]s: the agent dials the host's [`CONTROL_PORT`],
+//! One control connection over vsock carries a [`Frame`] after the other: the agent dials the host's [`CONTROL_PORT`],
 //! sends [`Hello`], and gets [`Welcome`] or a refusal. After that the host sends [`Request`]s, the
 //! agent [`Response`]s (in any order, matched by id) and [`Event`]s.
 //!
@@ -8,18 +8,21 @@
 //! eight bytes of its [`StreamToken`], little-endian; all that follows, both ways, is raw data, and the
 //! half-close of a side is end-of-file.
 //!
-//! Invariant: no I/O and no operating system call in this crate; decoding never panics, and what it
-//! allocates is bounded by [`MAX_FRAME`] times the largest ratio of a message in memory to its bytes (about 80).
+//! Invariant: no I/O and no operating system call in this crate; decoding never panics. The host decodes only
+//! [`AgentFrame`]s, so what a hostile guest can make it allocate is bounded by [`MAX_AGENT_FRAME`] times the largest
+//! ratio of such a frame in memory to its bytes: 24, of empty [`Stats::files`].
 #![forbid(unsafe_code)]
 
 mod framing;
 mod message;
 mod plan;
 
-pub use framing::{FrameError, HEADER, MAX_FRAME, decode, encode, frame_length};
+pub use framing::{
+    Frame, FrameError, HEADER, MAX_AGENT_FRAME, MAX_HOST_FRAME, decode, encode, frame_length,
+};
 pub use message::{
-    AgentError, Created, Ended, ErrorKind, Event, Frame, Hello, PodPlan, Processes, Refusal,
-    Request, Response, Stats, Welcome, event, frame, request, response,
+    AgentError, AgentFrame, Created, Ended, ErrorKind, Event, Hello, HostFrame, PodPlan, Processes,
+    Refusal, Request, Response, Stats, Welcome, agent_frame, event, host_frame, request, response,
 };
 pub use plan::{
     Capabilities, CgroupPlan, CgroupSetting, ContainerPlan, DeviceNode, DeviceType, IdMap,

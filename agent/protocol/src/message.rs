@@ -4,37 +4,59 @@ use prost::{Enumeration, Message, Oneof};
 
 use crate::plan::{CgroupSetting, ContainerPlan, ProcessPlan, Sysctl};
 
-/// Everything that crosses the control connection.
+/// What the host sends.
 #[derive(Clone, PartialEq, Message)]
-pub struct Frame {
+pub struct HostFrame {
     /// What it is; a frame without a body is malformed.
-    #[prost(oneof = "frame::Body", tags = "1, 2, 3, 4, 5, 6")]
-    pub body: Option<frame::Body>,
+    #[prost(oneof = "host_frame::Body", tags = "2, 3, 6")]
+    pub body: Option<host_frame::Body>,
 }
 
-/// The kinds of [`Frame`].
-pub mod frame {
-    use super::{Event, Hello, Oneof, Refusal, Request, Response, Welcome};
+/// The kinds of [`HostFrame`].
+pub mod host_frame {
+    use super::{Oneof, Refusal, Request, Welcome};
 
-    /// What a frame holds.
+    /// What a frame of the host holds.
     #[derive(Clone, PartialEq, Oneof)]
     pub enum Body {
-        /// Agent to host, first.
-        #[prost(message, tag = "1")]
-        Hello(Hello),
-        /// Host to agent, the answer to [`Hello`].
+        /// The answer to [`super::Hello`].
         #[prost(message, tag = "2")]
         Welcome(Welcome),
-        /// Host to agent.
+        /// After the greeting.
         #[prost(message, tag = "3")]
         Request(Request),
-        /// Agent to host.
+        /// Then the host closes the connection.
+        #[prost(message, tag = "6")]
+        Refusal(Refusal),
+    }
+}
+
+/// What the agent sends. A type of its own with other tags: the host decodes nothing else, so a hostile
+/// guest cannot make it build a plan.
+#[derive(Clone, PartialEq, Message)]
+pub struct AgentFrame {
+    /// What it is; a frame without a body is malformed.
+    #[prost(oneof = "agent_frame::Body", tags = "1, 4, 5, 6")]
+    pub body: Option<agent_frame::Body>,
+}
+
+/// The kinds of [`AgentFrame`].
+pub mod agent_frame {
+    use super::{Event, Hello, Oneof, Refusal, Response};
+
+    /// What a frame of the agent holds.
+    #[derive(Clone, PartialEq, Oneof)]
+    pub enum Body {
+        /// First.
+        #[prost(message, tag = "1")]
+        Hello(Hello),
+        /// After the greeting.
         #[prost(message, tag = "4")]
         Response(Response),
-        /// Agent to host.
+        /// After the greeting.
         #[prost(message, tag = "5")]
         Event(Event),
-        /// Either way, then the sender closes the connection.
+        /// Then the agent closes the connection.
         #[prost(message, tag = "6")]
         Refusal(Refusal),
     }

@@ -40,8 +40,8 @@ const STATS: [&str; 18] = [
     "cpuset.cpus.effective",
 ];
 
-/// Largest file read.
-const MAX_READ: u64 = 16 * 1024;
+/// Largest file read: all of [`STATS`] fit into a frame.
+const MAX_READ: u64 = 12 * 1024;
 
 /// Deepest group below that of a container.
 const MAX_DEPTH: u32 = 64;

@@ -147,7 +147,7 @@ fn another_protocol_version_is_refused() {
     }
     let mut host = Host::silent();
     host.welcome(PROTOCOL_VERSION + 1);
-    let Some(frame::Body::Refusal(refusal)) = host.receive() else { panic!("no refusal") };
+    let Some(agent_frame::Body::Refusal(refusal)) = host.receive() else { panic!("no refusal") };
     assert_eq!(refusal.reason, "the host speaks version 2, the agent 1");
     assert!(host.receive().is_none());
     assert!(!host.status().success());
@@ -159,7 +159,7 @@ fn frames_that_make_no_sense_end_the_session() {
         return;
     }
     let mut host = Host::new();
-    host.send(frame::Body::Event(Event::default()));
-    assert!(matches!(host.receive(), Some(frame::Body::Refusal(_))));
+    host.send(host_frame::Body::Welcome(Welcome::default()));
+    assert!(matches!(host.receive(), Some(agent_frame::Body::Refusal(_))));
     assert!(!host.status().success());
 }

@@ -71,7 +71,7 @@ impl Host {
     /// Answers the agent's greeting.
     pub(crate) fn welcome(&mut self, protocol_version: u32) {
         let pod = Some(PodPlan::default());
-        self.send(frame::Body::Welcome(Welcome { protocol_version, pod }));
+        self.send(host_frame::Body::Welcome(Welcome { protocol_version, pod }));
     }
 
     /// An agent that said hello and got no answer.
@@ -102,38 +102,38 @@ impl Host {
             requests: 0,
             directory,
         };
-        let Some(frame::Body::Hello(hello)) = host.receive() else { panic!("no hello") };
+        let Some(agent_frame::Body::Hello(hello)) = host.receive() else { panic!("no hello") };
         assert_eq!(hello.protocol_version, PROTOCOL_VERSION);
         host
     }
 
     /// Sends one frame.
-    pub(crate) fn send(&mut self, body: frame::Body) {
-        let bytes = encode(&Frame { body: Some(body) }).unwrap();
+    pub(crate) fn send(&mut self, body: host_frame::Body) {
+        let bytes = encode(&HostFrame { body: Some(body) }).unwrap();
         self.control.write_all(&bytes).unwrap();
     }
 
     /// The next frame; `None` at the end.
-    pub(crate) fn receive(&mut self) -> Option<frame::Body> {
+    pub(crate) fn receive(&mut self) -> Option<agent_frame::Body> {
         let mut header = [0; HEADER];
         self.control.read_exact(&mut header).ok()?;
-        let mut body = vec![0; frame_length(header).unwrap()];
+        let mut body = vec![0; frame_length::<AgentFrame>(header).unwrap()];
         self.control.read_exact(&mut body).unwrap();
-        decode(&body).unwrap().body
+        decode::<AgentFrame>(&body).unwrap().body
     }
 
     /// Makes a request; events on the way are kept.
     pub(crate) fn request(&mut self, body: request::Body) -> response::Body {
         self.requests += 1;
         let id = self.requests;
-        self.send(frame::Body::Request(Request { id, body: Some(body) }));
+        self.send(host_frame::Body::Request(Request { id, body: Some(body) }));
         loop {
             match self.receive().expect("the agent ended") {
-                frame::Body::Response(response) => {
+                agent_frame::Body::Response(response) => {
                     assert_eq!(response.id, id);
                     return response.body.unwrap();
                 }
-                frame::Body::Event(event) => self.events.push(event.body.unwrap()),
+                agent_frame::Body::Event(event) => self.events.push(event.body.unwrap()),
                 other => panic!("{other:?}"),
             }
         }
@@ -184,7 +184,7 @@ impl Host {
             return self.events.remove(0);
         }
         match self.receive().expect("the agent ended") {
-            frame::Body::Event(event) => event.body.unwrap(),
+            agent_frame::Body::Event(event) => event.body.unwrap(),
             other => panic!("{other:?}"),
         }
     }

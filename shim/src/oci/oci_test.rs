@@ -123,8 +123,8 @@ fn a_container_plan_fits_into_a_frame() {
     let container = plan(include_str!("../../testdata/docker.json")).container;
     let create = protocol::request::Body::Create(Box::new(container));
     let request = protocol::Request { id: 1, body: Some(create) };
-    protocol::encode(&protocol::Frame { body: Some(protocol::frame::Body::Request(request)) })
-        .unwrap();
+    let body = Some(protocol::host_frame::Body::Request(request));
+    protocol::encode(&protocol::HostFrame { body }).unwrap();
 }
 
 #[test]

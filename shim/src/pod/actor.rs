@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use cofferdam_agent_protocol::{
-    Event, Frame, PROTOCOL_VERSION, PodPlan, Refusal, Request, Response, StreamToken, Welcome,
-    event, frame, request, response,
+    AgentFrame, Event, HostFrame, PROTOCOL_VERSION, PodPlan, Refusal, Request, Response,
+    StreamToken, Welcome, agent_frame, event, host_frame, request, response,
 };
 use cofferdam_vmm_api::{Bdf, FromMonitor, ToMonitor};
 use tokio::net::UnixStream;
@@ -216,12 +216,12 @@ impl Actor {
         let id = self.next_request;
         self.next_request += 1;
         self.pending.insert(id, Pending { reply, stage });
-        self.send(frame::Body::Request(Request { id, body: Some(body) })).await;
+        self.send(host_frame::Body::Request(Request { id, body: Some(body) })).await;
     }
 
-    async fn send(&mut self, body: frame::Body) {
+    async fn send(&mut self, body: host_frame::Body) {
         let result = match self.link.as_mut().filter(|_| self.ready) {
-            Some(link) => link.send(Frame { body: Some(body) }).await,
+            Some(link) => link.send(HostFrame { body: Some(body) }).await,
             None => Err("it is not there yet".into()),
         };
         if let Err(reason) = result {
@@ -289,20 +289,20 @@ impl Actor {
         }
     }
 
-    async fn frame(&mut self, frame: Frame) {
+    async fn frame(&mut self, frame: AgentFrame) {
         match frame.body {
-            Some(frame::Body::Hello(hello)) if !self.ready => {
+            Some(agent_frame::Body::Hello(hello)) if !self.ready => {
                 if hello.protocol_version == PROTOCOL_VERSION {
                     self.welcome().await;
                 } else {
                     self.refuse(hello.protocol_version).await;
                 }
             }
-            Some(frame::Body::Refusal(Refusal { reason })) => {
+            Some(agent_frame::Body::Refusal(Refusal { reason })) => {
                 self.fail(Cause::Refused(crate::tail::printable(reason.as_bytes()))).await;
             }
-            Some(frame::Body::Response(response)) if self.ready => self.response(response),
-            Some(frame::Body::Event(event)) if self.ready => self.event(event),
+            Some(agent_frame::Body::Response(response)) if self.ready => self.response(response),
+            Some(agent_frame::Body::Event(event)) if self.ready => self.event(event),
             _ => self.fail(Cause::AgentLost("it sent a frame out of turn".into())).await,
         }
     }
@@ -314,13 +314,13 @@ impl Actor {
         let realtime_ns = u64::try_from(since.as_nanos()).unwrap_or(0);
         let pod = PodPlan { realtime_ns, ..self.spec.plan.clone() };
         let welcome = Welcome { protocol_version: PROTOCOL_VERSION, pod: Some(pod) };
-        self.send(frame::Body::Welcome(welcome)).await;
+        self.send(host_frame::Body::Welcome(welcome)).await;
         self.tell_ready();
     }
 
     async fn refuse(&mut self, theirs: u32) {
         let reason = format!("this host speaks protocol version {PROTOCOL_VERSION}");
-        let refusal = Frame { body: Some(frame::Body::Refusal(Refusal { reason })) };
+        let refusal = HostFrame { body: Some(host_frame::Body::Refusal(Refusal { reason })) };
         if let Some(link) = self.link.as_mut() {
             let _ = link.send(refusal).await;
         }
@@ -392,7 +392,7 @@ impl Actor {
 }
 
 /// The next frame of the agent; never without one.
-async fn receive(link: &mut Option<Link>) -> Result<Frame, String> {
+async fn receive(link: &mut Option<Link>) -> Result<AgentFrame, String> {
     match link {
         Some(link) => link.receive().await,
         None => std::future::pending().await,

@@ -63,7 +63,7 @@ impl Guest {
     pub(super) fn agent(&self) -> Agent {
         let mut agent = self.dial_agent();
         agent.hello(PROTOCOL_VERSION);
-        assert!(matches!(agent.receive(), Some(frame::Body::Welcome(_))));
+        assert!(matches!(agent.receive(), Some(host_frame::Body::Welcome(_))));
         agent
     }
 
@@ -86,36 +86,36 @@ impl Guest {
 
 impl Agent {
     pub(super) fn hello(&mut self, protocol_version: u32) {
-        self.send(frame::Body::Hello(Hello {
+        self.send(agent_frame::Body::Hello(Hello {
             protocol_version,
             agent_version: "0".into(),
             kernel_release: "6.12".into(),
         }));
     }
 
-    pub(super) fn send(&mut self, body: frame::Body) {
-        let bytes = encode(&Frame { body: Some(body) }).unwrap();
+    pub(super) fn send(&mut self, body: agent_frame::Body) {
+        let bytes = encode(&AgentFrame { body: Some(body) }).unwrap();
         let _ = self.stream.write_all(&bytes);
     }
 
-    pub(super) fn receive(&mut self) -> Option<frame::Body> {
+    pub(super) fn receive(&mut self) -> Option<host_frame::Body> {
         let mut header = [0; HEADER];
         self.stream.read_exact(&mut header).ok()?;
-        let mut body = vec![0; frame_length(header).unwrap()];
+        let mut body = vec![0; frame_length::<HostFrame>(header).unwrap()];
         self.stream.read_exact(&mut body).ok()?;
-        decode(&body).unwrap().body
+        decode::<HostFrame>(&body).unwrap().body
     }
 
     /// The next request.
     pub(super) fn request(&mut self) -> (u64, request::Body) {
         match self.receive() {
-            Some(frame::Body::Request(Request { id, body: Some(body) })) => (id, body),
+            Some(host_frame::Body::Request(Request { id, body: Some(body) })) => (id, body),
             other => panic!("no request but {other:?}"),
         }
     }
 
     pub(super) fn answer(&mut self, id: u64, body: response::Body) {
-        self.send(frame::Body::Response(Response { id, body: Some(body) }));
+        self.send(agent_frame::Body::Response(Response { id, body: Some(body) }));
     }
 
     /// Takes the request to create, and says it is done.
@@ -137,7 +137,7 @@ impl Agent {
 
     pub(super) fn ended_of(&mut self, container: &str, code: u32, signal: u32) {
         let ended = Ended { container: container.into(), process: String::new(), code, signal };
-        self.send(frame::Body::Event(Event { body: Some(event::Body::Ended(ended)) }));
+        self.send(agent_frame::Body::Event(Event { body: Some(event::Body::Ended(ended)) }));
     }
 }
 

@@ -4,11 +4,11 @@
 //! when the actor stops waiting for one of them, and an agent that does not read cannot stall the actor
 //! for long.
 //!
-//! Invariant: at most a few frames of [`MAX_FRAME`](cofferdam_agent_protocol::MAX_FRAME) are held.
+//! Invariant: at most a few frames of [`MAX_AGENT_FRAME`](cofferdam_agent_protocol::MAX_AGENT_FRAME) are held.
 
 use std::time::Duration;
 
-use cofferdam_agent_protocol::{Frame, HEADER, decode, encode, frame_length};
+use cofferdam_agent_protocol::{AgentFrame, HEADER, HostFrame, decode, encode, frame_length};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -24,7 +24,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// The connection; dropping it closes it.
 #[derive(Debug)]
 pub(super) struct Link {
-    frames: mpsc::Receiver<Result<Frame, String>>,
+    frames: mpsc::Receiver<Result<AgentFrame, String>>,
     out: mpsc::Sender<Vec<u8>>,
     reader: JoinHandle<()>,
 }
@@ -40,12 +40,12 @@ impl Link {
     }
 
     /// The next frame, or why there is none. May be cancelled.
-    pub(super) async fn receive(&mut self) -> Result<Frame, String> {
+    pub(super) async fn receive(&mut self) -> Result<AgentFrame, String> {
         self.frames.recv().await.unwrap_or_else(|| Err("it was closed".into()))
     }
 
     /// Queues a frame.
-    pub(super) async fn send(&mut self, frame: Frame) -> Result<(), String> {
+    pub(super) async fn send(&mut self, frame: HostFrame) -> Result<(), String> {
         let bytes = encode(&frame).map_err(|error| error.to_string())?;
         match self.out.send_timeout(bytes, SEND_TIMEOUT).await {
             Ok(()) => Ok(()),
@@ -61,7 +61,7 @@ impl Drop for Link {
     }
 }
 
-async fn read_frames(mut stream: OwnedReadHalf, frames: mpsc::Sender<Result<Frame, String>>) {
+async fn read_frames(mut stream: OwnedReadHalf, frames: mpsc::Sender<Result<AgentFrame, String>>) {
     loop {
         let frame = read_frame(&mut stream).await;
         let broken = frame.is_err();
@@ -71,7 +71,7 @@ async fn read_frames(mut stream: OwnedReadHalf, frames: mpsc::Sender<Result<Fram
     }
 }
 
-async fn read_frame(stream: &mut OwnedReadHalf) -> Result<Frame, String> {
+async fn read_frame(stream: &mut OwnedReadHalf) -> Result<AgentFrame, String> {
     let mut header = [0; HEADER];
     stream.read_exact(&mut header).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => {
@@ -79,7 +79,7 @@ async fn read_frame(stream: &mut OwnedReadHalf) -> Result<Frame, String> {
         }
         _ => error.to_string(),
     })?;
-    let length = frame_length(header).map_err(|error| error.to_string())?;
+    let length = frame_length::<AgentFrame>(header).map_err(|error| error.to_string())?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.map_err(|error| error.to_string())?;
     decode(&body).map_err(|error| format!("{error}"))

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use cofferdam_agent_protocol as protocol;
 use cofferdam_vmm_api::{ExitReason, FromMonitor, StageName};
-use protocol::{AgentError, ErrorKind, frame, request, response};
+use protocol::{AgentError, ErrorKind, agent_frame, host_frame, request, response};
 
 use super::fake_test::{Guest, container, with};
 use super::*;
@@ -129,7 +129,7 @@ fn a_wrong_answer_is_an_error() {
     let guest = |guest: Guest| {
         guest.boot();
         let mut agent = guest.agent();
-        agent.send(frame::Body::Response(protocol::Response { id: 999, body: None }));
+        agent.send(agent_frame::Body::Response(protocol::Response { id: 999, body: None }));
         let (id, _) = agent.request();
         agent.answer(id, response::Body::Done(response::Done {}));
         guest.end();
@@ -148,7 +148,7 @@ fn an_agent_of_another_version_is_refused() {
         let mut agent = guest.dial_agent();
         agent.hello(99);
         let answer = agent.receive();
-        assert!(matches!(answer, None | Some(frame::Body::Refusal(_))), "{answer:?}");
+        assert!(matches!(answer, None | Some(host_frame::Body::Refusal(_))), "{answer:?}");
         guest.end();
     });
     assert_eq!(error.cause, Cause::Version { theirs: 99, ours: protocol::PROTOCOL_VERSION });
@@ -157,7 +157,10 @@ fn an_agent_of_another_version_is_refused() {
 
 #[test]
 fn garbage_from_the_agent_ends_the_pod() {
-    for garbage in [&b"\xff\xff\xff\xffxxxx"[..], b"\x04\0\0\0\xff\xff\xff\xff", b"\x00\0\0\0"] {
+    let too_long = b"\x01\0\x04\0";
+    for garbage in
+        [&too_long[..], b"\xff\xff\xff\xffxxxx", b"\x04\0\0\0\xff\xff\xff\xff", b"\x00\0\0\0"]
+    {
         let error = failure(|guest| {
             guest.boot();
             let mut agent = guest.dial_agent();
