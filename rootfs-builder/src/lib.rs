@@ -14,5 +14,5 @@ pub mod layers;
 mod publish;
 mod tool;
 
-pub use publish::PublishError;
+pub use publish::{PublishError, clear_abandoned};
 pub use tool::ToolError;

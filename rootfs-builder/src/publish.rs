@@ -10,12 +10,17 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
 /// End of the name of a file that is being made.
 const PARTIAL: &str = ".partial";
+
+/// Time between two looks at a partial file that is locked.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What could not be done in a cache directory.
 #[derive(Debug, Error)]
@@ -66,6 +71,7 @@ pub(crate) fn file<E: From<PublishError>>(
     build: impl FnOnce(&Partial) -> Result<(), E>,
 ) -> Result<File, E> {
     let place = directory.join(name);
+    remove_abandoned(directory);
     if let Some(file) = open_existing(&place)? {
         return Ok(file);
     }
@@ -74,7 +80,6 @@ pub(crate) fn file<E: From<PublishError>>(
         .mode(0o700)
         .create(directory)
         .map_err(PublishError::at("creating", directory))?;
-    remove_abandoned(directory);
     let partial = lock(directory, name)?;
     if let Some(file) = open_existing(&place)? {
         discard(&partial);
@@ -142,11 +147,22 @@ fn discard(partial: &Partial) {
     let _ = fs::remove_file(&partial.path);
 }
 
-/// Removes partial files that nobody is making any more.
+/// Removes the partial files of makers that died from the cache `directory`, and waits up to `patience` for
+/// those that are just dying: a maker holds its file until its last process is gone. One that lives is
+/// waited for as well, and left alone.
+pub fn clear_abandoned(directory: &Path, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    while remove_abandoned(directory) > 0 && Instant::now() < deadline {
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Removes partial files that nobody is making any more; how many are being made.
 ///
 /// Errors are left to the build that follows: it meets them too if they matter.
-fn remove_abandoned(directory: &Path) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
+fn remove_abandoned(directory: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    let mut alive = 0;
     for entry in entries.flatten() {
         if !entry.file_name().to_string_lossy().ends_with(PARTIAL) {
             continue;
@@ -157,9 +173,11 @@ fn remove_abandoned(directory: &Path) {
             Ok(file) if is_at(&file, &path) => {
                 let _ = fs::remove_file(&path);
             }
-            Ok(_) | Err(_) => {}
+            Ok(_) => {}
+            Err(_) => alive += 1,
         }
     }
+    alive
 }
 
 #[cfg(test)]

@@ -65,6 +65,35 @@ fn what_a_dead_builder_left_goes_and_a_living_one_is_left_alone() {
 }
 
 #[test]
+fn what_a_dead_builder_left_goes_even_if_there_is_nothing_to_build() {
+    let directory = tempfile::tempdir().unwrap();
+    publish(directory.path(), "x", "whole");
+    fs::write(directory.path().join(".dead.partial"), "half").unwrap();
+
+    publish(directory.path(), "x", "not built");
+
+    assert_eq!(names(directory.path()), ["x"]);
+}
+
+#[test]
+fn a_dying_builder_is_waited_for_and_a_living_one_not_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let dying = lock(directory.path(), "dying").unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(100));
+            drop(dying);
+        });
+        clear_abandoned(directory.path(), Duration::from_secs(60));
+    });
+    assert_eq!(names(directory.path()), [""; 0]);
+
+    let _living = lock(directory.path(), "living").unwrap();
+    clear_abandoned(directory.path(), Duration::from_millis(50));
+    assert_eq!(names(directory.path()), [".living.partial"]);
+}
+
+#[test]
 fn half_made_file_of_the_same_name_is_made_anew() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join(".x.partial"), "a longer half of a file").unwrap();

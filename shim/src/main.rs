@@ -5,8 +5,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(state) = cofferdam_shim::pod::guardian::requested(std::env::args_os()) {
-        cofferdam_shim::pod::guardian::main(&state);
+    if let Some(places) = cofferdam_shim::pod::guardian::requested(std::env::args_os()) {
+        cofferdam_shim::pod::guardian::main(&places);
         return ExitCode::SUCCESS;
     }
     cofferdam_shim::cli::main()

@@ -3,15 +3,16 @@
 //! It is this program again, with a hidden command, in a session of its own. It reads from a pipe what
 //! there is to clean up. When the pipe closes without the word that all is well, it waits for the monitor
 //! to end (its control socket closed with the supervisor), kills it if it does not, and removes the state
-//! directory.
+//! directory and what was being made in the caches.
 //!
 //! Invariant: it opens nothing, holds nothing but the pipe, and ends when the supervisor has ended.
 
 use std::io::{self, BufRead, PipeWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use cofferdam_rootfs_builder::clear_abandoned;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -23,25 +24,43 @@ pub const COMMAND: &str = "guardian";
 /// How long a monitor whose supervisor is gone may take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a killed program that makes a file system may take to end.
+const MAKER_PATIENCE: Duration = Duration::from_secs(4);
+
+/// Where a supervisor that is killed leaves something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The state directory.
+    pub state: PathBuf,
+    /// Directories in which it makes files that stay.
+    pub caches: Vec<PathBuf>,
+}
+
 /// The supervisor's side.
 #[derive(Debug)]
 pub struct Guardian {
     child: Child,
     pipe: PipeWriter,
+    needed: bool,
 }
 
 impl Guardian {
-    /// Starts it, for the state directory `state`.
+    /// Starts it, for what is left at `places`.
     ///
     /// # Errors
     /// The process cannot be started.
-    pub fn start(state: &Path) -> io::Result<Self> {
+    pub fn start(places: &Places) -> io::Result<Self> {
         use std::os::unix::process::CommandExt;
         let (reader, pipe) = io::pipe()?;
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("cofferdam").arg(COMMAND).arg(state).env_clear().current_dir("/");
+        command.arg0("cofferdam").arg(COMMAND).env_clear().current_dir("/");
+        // Its working directory is another.
+        command.arg(std::path::absolute(&places.state)?);
+        for cache in &places.caches {
+            command.arg(std::path::absolute(cache)?);
+        }
         command.stdin(reader).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self { child: command.spawn()?, pipe })
+        Ok(Self { child: command.spawn()?, pipe, needed: false })
     }
 
     /// Tells it of the monitor. If it was killed, there is no guardian, and no reason to stop.
@@ -49,27 +68,29 @@ impl Guardian {
         let _ = writeln!(self.pipe, "monitor {monitor}");
     }
 
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// Has it clean up although this process ends well: something here goes on until then.
+    pub fn need(&mut self) {
+        self.needed = true;
     }
 
-    /// Tells it that all is cleaned up; waits for its end.
+    /// Tells it that all is cleaned up; waits for its end. If it is [needed](Self::need), leaves it to its work.
     pub fn dismiss(mut self) {
+        if self.needed {
+            return;
+        }
         let _ = writeln!(self.pipe, "done");
         drop(self.pipe);
         let _ = self.child.wait();
     }
 }
 
-/// The guardian's `main`: `state` is the state directory, standard input the pipe.
-pub fn main(state: &Path) {
+/// The guardian's `main`; standard input is the pipe.
+pub fn main(places: &Places) {
     let _ = rustix::process::setsid();
-    serve(state, io::stdin().lock());
+    serve(places, io::stdin().lock());
 }
 
-fn serve(state: &Path, pipe: impl BufRead) {
+fn serve(places: &Places, pipe: impl BufRead) {
     let mut monitor = None;
     for line in pipe.lines() {
         match line.as_deref().map(|line| line.split_once(' ').unwrap_or((line, ""))) {
@@ -90,15 +111,18 @@ fn serve(state: &Path, pipe: impl BufRead) {
             let _ = pidfd_send_signal(&monitor, Signal::KILL);
         }
     }
-    remove_if_dead(state);
+    remove_if_dead(&places.state);
+    for cache in &places.caches {
+        clear_abandoned(cache, MAKER_PATIENCE);
+    }
 }
 
-/// The state directory named on the hidden command's line, if `arguments` are that command's.
+/// The places named on the hidden command's line, if `arguments` are that command's.
 #[must_use]
-pub fn requested(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> Option<PathBuf> {
+pub fn requested(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> Option<Places> {
     let hidden = arguments.nth(1)? == COMMAND;
-    let state = arguments.next().filter(|_| hidden)?;
-    Some(PathBuf::from(state))
+    let state = arguments.next().filter(|_| hidden)?.into();
+    Some(Places { state, caches: arguments.map(PathBuf::from).collect() })
 }
 
 #[cfg(test)]

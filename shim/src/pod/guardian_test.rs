@@ -8,11 +8,16 @@ fn dead_state() -> tempfile::TempDir {
     root
 }
 
+/// The state directory and a cache below `root`.
+fn places(root: &tempfile::TempDir) -> Places {
+    Places { state: root.path().join("c"), caches: vec![root.path().join("layers")] }
+}
+
 #[test]
 fn a_supervisor_that_was_killed_is_cleaned_up_after() {
     let root = dead_state();
     let mut monitor = Command::new("sleep").arg("60").spawn().unwrap();
-    serve(&root.path().join("c"), format!("monitor {}\n", monitor.id()).as_bytes());
+    serve(&places(&root), format!("monitor {}\n", monitor.id()).as_bytes());
     assert!(!root.path().join("c").exists());
     assert!(!monitor.wait().unwrap().success(), "it was killed");
 }
@@ -21,7 +26,7 @@ fn a_supervisor_that_was_killed_is_cleaned_up_after() {
 fn one_that_ended_well_is_left_alone() {
     let root = dead_state();
     let mut monitor = Command::new("sleep").arg("60").spawn().unwrap();
-    serve(&root.path().join("c"), format!("monitor {}\ndone\n", monitor.id()).as_bytes());
+    serve(&places(&root), format!("monitor {}\ndone\n", monitor.id()).as_bytes());
     assert!(root.path().join("c").exists());
     assert!(monitor.try_wait().unwrap().is_none());
     monitor.kill().unwrap();
@@ -29,10 +34,29 @@ fn one_that_ended_well_is_left_alone() {
 }
 
 #[test]
+fn a_file_that_was_being_made_goes_when_its_maker_does() {
+    let root = dead_state();
+    let partial = root.path().join("layers/.x.erofs.partial");
+    std::fs::create_dir(root.path().join("layers")).unwrap();
+    let file = std::fs::File::create(&partial).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let maker = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        drop(file);
+    });
+    serve(&places(&root), &b""[..]);
+    assert!(!partial.exists());
+    maker.join().unwrap();
+}
+
+#[test]
 fn only_the_hidden_command_is_the_guardian() {
     let arguments = |list: &[&str]| list.iter().map(std::ffi::OsString::from).collect::<Vec<_>>();
-    let state = requested(arguments(&["cofferdam", "guardian", "/run/c"]).into_iter());
-    assert_eq!(state, Some(PathBuf::from("/run/c")));
+    let found = requested(arguments(&["cofferdam", "guardian", "/run/c", "/a", "/b"]).into_iter());
+    assert_eq!(
+        found,
+        Some(Places { state: "/run/c".into(), caches: vec!["/a".into(), "/b".into()] })
+    );
     assert_eq!(requested(arguments(&["cofferdam", "run", "/run/c"]).into_iter()), None);
     assert_eq!(requested(arguments(&["cofferdam"]).into_iter()), None);
 }

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 
 pub use actor::Timeouts;
 pub use error::{Cause, PodError};
-pub use guardian::Guardian;
+pub use guardian::{Guardian, Places};
 pub use monitor::{Monitor, SpawnError};
 pub use state_dir::{StateDir, StateError, check_id};
 pub use stream::{Pump, Streams};

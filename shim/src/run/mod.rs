@@ -18,9 +18,11 @@ pub(crate) use failure::{RunError, report};
 pub(crate) use plan::{PlanError, RunPlan};
 
 use crate::oci::hooks::Hook;
-use crate::pod::{ExitStatus, Guardian, Monitor, Pod, PodSpec, StateDir, Streams, Timeouts};
+use crate::pod::{
+    ExitStatus, Guardian, Monitor, Places, Pod, PodSpec, StateDir, Streams, Timeouts,
+};
 use crate::signals::Signals;
-use crate::storage::{self, Disks, StorageError};
+use crate::storage::{self, Disks, Making};
 use crate::terminal::{self, RawMode};
 use crate::timeline::{self, PodStage, Timeline};
 
@@ -32,6 +34,9 @@ const START_PATIENCE: Duration = Duration::from_secs(90);
 
 /// How long the agent may take to pass on a signal or the terminal's size.
 const PASS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the making of disks may take to stop.
+const ABORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `run` was asked for besides its plan.
 #[derive(Clone, Debug)]
@@ -101,7 +106,8 @@ async fn supervise(plan: &RunPlan, options: &RunOptions, mut timeline: Timeline)
 fn prepare(plan: &RunPlan, options: &RunOptions) -> Result<Ground, RunError> {
     let signals = Signals::listen().map_err(|error| RunError::Host("handling signals", error))?;
     let state = StateDir::create(&options.root, &options.id)?;
-    let guardian = Guardian::start(state.path())
+    let caches = storage::caches(&plan.settings).to_vec();
+    let guardian = Guardian::start(&Places { state: state.path().to_owned(), caches })
         .map_err(|error| RunError::Host("starting the guardian process", error))?;
     let console = match (&options.console_log, plan.settings.console) {
         (Some(path), _) => Some(open_console(path)?),
@@ -154,13 +160,14 @@ async fn boot(
 }
 
 async fn make_disks(plan: &RunPlan, ground: &mut Ground) -> Result<Disks, RunError> {
-    let (rootfs, settings) = (plan.rootfs.clone(), plan.settings.clone());
-    let mut making = tokio::task::spawn_blocking(move || Disks::make(&rootfs, &settings));
+    let mut making = Making::start(plan.rootfs.clone(), plan.settings.clone());
     tokio::select! {
-        made = &mut making => Ok(made.map_err(|_| StorageError::Interrupted)??),
+        made = making.made() => Ok(made?),
         signal = ground.signals.interruption() => {
-            storage::abort(&[ground.guardian.pid()]);
-            let _ = tokio::time::timeout(Duration::from_secs(5), making).await;
+            if !making.abort(ABORT_PATIENCE).await {
+                // What the thread makes yet goes when this process has ended.
+                ground.guardian.need();
+            }
             Err(RunError::Interrupted(signal))
         }
     }

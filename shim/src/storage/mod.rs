@@ -5,11 +5,23 @@
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use cofferdam_rootfs_builder::disk::{DiskError, ScratchDisks};
 use cofferdam_rootfs_builder::layers::{LayerCache, LayerError, Progress};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::task::JoinHandle;
 
 use crate::config::{Scratch, Settings};
+
+/// Time between two tries to stop the thread that makes disks.
+const ABORT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Where files are made that stay: layers, and templates of scratch disks.
+pub(crate) fn caches(settings: &Settings) -> [PathBuf; 2] {
+    [settings.data.join("layers"), settings.data.join("scratch")]
+}
 
 /// A disk that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +72,7 @@ impl Disks {
     /// # Errors
     /// [`StorageError`].
     pub(crate) fn make(rootfs: &Path, settings: &Settings) -> Result<Self, StorageError> {
-        let cache = settings.data.join("layers");
+        let [cache, templates] = caches(settings);
         let mut shown = Shown::default();
         let layer = LayerCache::new(&cache).layer(rootfs, |progress| shown.show(rootfs, progress));
         shown.finish();
@@ -71,7 +83,7 @@ impl Disks {
         })?;
         let scratch = match settings.scratch {
             Scratch::Tmpfs => None,
-            Scratch::Disk(bytes) => Some(scratch(&settings.data.join("scratch"), bytes.0)?),
+            Scratch::Disk(bytes) => Some(scratch(&templates, bytes.0)?),
         };
         Ok(Self { layer: layer.file, scratch })
     }
@@ -108,17 +120,65 @@ impl Shown {
     }
 }
 
-/// Kills what a thread of ours runs to make a file system, so that the thread comes back with an error and
-/// cleans up. `others` are children that stay.
-pub(crate) fn abort(others: &[u32]) {
-    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
-        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        let pids = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
-        for pid in pids.filter(|pid| !others.contains(pid)) {
-            let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-            if let Some(pid) = pid {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+/// Disks in the making, on a thread of their own.
+#[derive(Debug)]
+pub(crate) struct Making<T = Disks> {
+    work: JoinHandle<Result<T, StorageError>>,
+    /// Set when the thread begins.
+    thread: Arc<OnceLock<Pid>>,
+}
+
+impl Making {
+    /// Starts to make the disks of [`Disks::make`].
+    pub(crate) fn start(rootfs: PathBuf, settings: Settings) -> Self {
+        Self::of(move || Disks::make(&rootfs, &settings))
+    }
+}
+
+impl<T: Send + 'static> Making<T> {
+    fn of(work: impl FnOnce() -> Result<T, StorageError> + Send + 'static) -> Self {
+        let thread = Arc::new(OnceLock::new());
+        let own = thread.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let _ = own.set(rustix::thread::gettid());
+            work()
+        });
+        Self { work, thread }
+    }
+
+    /// Waits for them. May be cancelled.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub(crate) async fn made(&mut self) -> Result<T, StorageError> {
+        (&mut self.work).await.map_err(|_| StorageError::Interrupted)?
+    }
+
+    /// Kills what the thread runs to make a file system, again and again, so that it comes back with an error and
+    /// cleans up, whichever step it is in. Whether it came back within `patience`.
+    pub(crate) async fn abort(mut self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            self.kill_tools();
+            if tokio::time::timeout(ABORT_PAUSE, &mut self.work).await.is_ok() {
+                return true;
             }
+        }
+        false
+    }
+
+    /// Kills the children of the thread.
+    fn kill_tools(&self) {
+        let Some(thread) = self.thread.get() else { return };
+        let list = format!("/proc/self/task/{thread}/children");
+        let children = std::fs::read_to_string(list).unwrap_or_default();
+        let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        for pid in pids.filter_map(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::KILL);
         }
     }
 }
+
+#[cfg(test)]
+#[path = "storage_test.rs"]
+mod storage_test;

@@ -61,7 +61,10 @@ impl Host {
     }
 }
 
-/// Processes whose program is one of ours, with their arguments.
+/// Programs that make file systems for us.
+const TOOLS: [&str; 2] = ["mkfs.erofs", "mke2fs"];
+
+/// Processes whose program is one of ours or works for us, with their arguments.
 fn processes() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for name in entries("/proc").into_iter().filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
@@ -70,7 +73,8 @@ fn processes() -> BTreeSet<String> {
         let command = fs::read(directory.join("comm")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).trim().to_owned();
         // `comm` holds 15 bytes, so this program's own name is cut.
-        if command.starts_with("cofferdam") && command != "cofferdam-test-" {
+        let ours = command.starts_with("cofferdam") && command != "cofferdam-test-";
+        if ours || TOOLS.contains(&command.as_str()) {
             let line = fs::read(directory.join("cmdline")).unwrap_or_default();
             found.insert(format!("{name} {}", String::from_utf8_lossy(&line).replace('\0', " ")));
         }

@@ -3,21 +3,24 @@
 //! What is left is looked for after every case, so most of the test is not in sight here.
 
 use std::fs;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 use super::cases;
-use crate::run::{Run, Started};
+use crate::run::{Run, Started, busybox_rootfs};
 
 cases!("kills":
     the_supervisor_at_each_stage,
     the_monitor_at_each_stage,
     the_guardian_does_not_matter,
     the_supervisor_and_the_guardian_together,
+    during_the_first_image_build,
     control_c_during_boot,
     control_c_while_running,
     the_monitor_while_the_container_runs,
@@ -101,6 +104,33 @@ fn the_supervisor_and_the_guardian_together() -> Result<()> {
     run.finish()?.exits(137)?;
     // Nobody was left to clean up; the next run does.
     Run::shell("true").output()?.exits(0).map(drop)
+}
+
+/// A root file system of which it takes long to make an image.
+fn large_rootfs() -> Result<(TempDir, PathBuf)> {
+    let (directory, root) = busybox_rootfs()?;
+    fs::create_dir(root.join("many"))?;
+    for number in 0..2000 {
+        fs::write(root.join(format!("many/{number}")), format!("{number}").repeat(1000))?;
+    }
+    fs::write(root.join("large"), b"0123456789abcdef".repeat(8 << 20))?;
+    Ok((directory, root))
+}
+
+fn during_the_first_image_build() -> Result<()> {
+    let (_directory, root) = large_rootfs()?;
+    for (signal, code) in [(Signal::SIGKILL, 137), (Signal::SIGINT, 130)] {
+        for delay in [0, 100] {
+            let before = crate::leftovers::Host::now();
+            let run = Run::in_rootfs(&root, &["true"]).start()?;
+            wait_for_helper(&run, "mkfs.erofs")?;
+            thread::sleep(Duration::from_millis(delay));
+            run.signal(signal)?;
+            run.finish()?.exits(code)?;
+            before.unchanged().with_context(|| format!("{signal} {delay} ms into the build"))?;
+        }
+    }
+    Ok(())
 }
 
 fn control_c_during_boot() -> Result<()> {
