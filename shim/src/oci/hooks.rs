@@ -4,13 +4,19 @@
 //! of the container's namespace (createContainer, startContainer) name programs of the host to be run
 //! inside the container, which has none of them: they are refused.
 //!
-//! Invariant: a hook gets the state on standard input, ends within its time-out or is killed, and is
-//! always reaped.
+//! Invariant: a hook gets the state on standard input, ends within its time-out or is killed, does not outlive
+//! the run that waits for it, and is always reaped.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use tokio::io::unix::AsyncFd;
 
 use super::{OciError, invalid, unsupported};
 
@@ -50,7 +56,7 @@ pub enum HookError {
         /// The program.
         path: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// It ended badly.
     #[error("the hook {path} ended with {status}: {output}")]
@@ -58,7 +64,7 @@ pub enum HookError {
         /// The program.
         path: PathBuf,
         /// How it ended.
-        status: std::process::ExitStatus,
+        status: ExitStatus,
         /// What it said on standard error.
         output: String,
     },
@@ -122,43 +128,107 @@ fn list(name: &str, hooks: Option<&[oci_spec::runtime::Hook]>) -> Result<Vec<Hoo
 }
 
 impl Hook {
-    /// Runs it with `state` on its standard input; waits for its end.
+    /// Runs it with `state` on its standard input; waits for its end. `told` hears the id of its process, and
+    /// `None` when that has ended and is about to be reaped.
+    ///
+    /// Must be called within a runtime, on a thread that lives as long as this process: the hook dies with it.
+    /// When the time-out passes or the future is dropped, the hook is killed with its process group. What a hook
+    /// that ended by itself leaves running stays, as with runc.
     ///
     /// # Errors
     /// It cannot be run, takes too long, or ends with another status than 0.
-    pub fn run(&self, state: &str) -> Result<(), HookError> {
-        use std::os::unix::process::CommandExt;
+    pub async fn run(
+        &self,
+        state: &str,
+        told: impl FnMut(Option<u32>) + Send,
+    ) -> Result<(), HookError> {
         let failed = |source| HookError::Run { path: self.path.clone(), source };
-        let mut command = Command::new(&self.path);
-        if let Some((name, rest)) = self.args.split_first() {
-            command.arg0(name).args(rest);
-        }
         let mut output = tempfile::tempfile().map_err(failed)?;
         let errors = output.try_clone().map_err(failed)?;
-        command.env_clear().envs(self.env.iter().cloned());
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(errors).process_group(0);
-        let mut child = command.spawn().map_err(failed)?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A hook need not read its state; a broken pipe is no failure. The state fits into a pipe.
-            let _ = stdin.write_all(state.as_bytes());
-        }
-        let started = Instant::now();
-        let status = loop {
-            if let Some(status) = child.try_wait().map_err(failed)? {
-                break status;
-            }
-            if let Some(timeout) = self.timeout.filter(|timeout| started.elapsed() > *timeout) {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(HookError::Timeout { path: self.path.clone(), timeout });
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        let command = self.command(input(state).map_err(failed)?, errors);
+        let mut running = Running::start(command, told).map_err(failed)?;
+        let Some(ended) = running.ended(self.timeout).await else {
+            let timeout = self.timeout.unwrap_or_default();
+            return Err(HookError::Timeout { path: self.path.clone(), timeout });
         };
+        let status = ended.map_err(failed)?;
         if status.success() {
             return Ok(());
         }
         let output = crate::tail::of_file(&mut output, MAX_OUTPUT).unwrap_or_default();
         Err(HookError::Status { path: self.path.clone(), status, output })
+    }
+
+    fn command(&self, input: File, errors: File) -> Command {
+        let mut command = Command::new(&self.path);
+        if let Some((name, rest)) = self.args.split_first() {
+            command.arg0(name).args(rest);
+        }
+        command.env_clear().envs(self.env.iter().cloned());
+        command.stdin(input).stdout(Stdio::null()).stderr(errors).process_group(0);
+        crate::sys::die_with_us(&mut command);
+        command
+    }
+}
+
+/// `state` as a file without a name: a hook need not read it, and a pipe would fill up.
+fn input(state: &str) -> io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(state.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// A hook's process; dropping it kills its group.
+struct Running<F: FnMut(Option<u32>)> {
+    child: Child,
+    pidfd: AsyncFd<OwnedFd>,
+    told: F,
+    reaped: bool,
+}
+
+impl<F: FnMut(Option<u32>)> Running<F> {
+    fn start(mut command: Command, mut told: F) -> io::Result<Self> {
+        let mut child = command.spawn()?;
+        let pid = Pid::from_child(&child);
+        let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from);
+        match pidfd.and_then(crate::sys::watch) {
+            Ok(pidfd) => {
+                told(Some(child.id()));
+                Ok(Self { child, pidfd, told, reaped: false })
+            }
+            Err(error) => {
+                let _ = kill_process_group(pid, Signal::KILL);
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// How it ended; `None` if it does not within `timeout`.
+    async fn ended(&mut self, timeout: Option<Duration>) -> Option<io::Result<ExitStatus>> {
+        let readable = self.pidfd.readable();
+        let ended = match timeout {
+            Some(timeout) => tokio::time::timeout(timeout, readable).await.ok()?.map(drop),
+            None => readable.await.map(drop),
+        };
+        Some(ended.and_then(|()| self.reap()))
+    }
+
+    /// Waits for its end. Until then, its number is nobody else's: so `told` hears of it before.
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        (self.told)(None);
+        self.reaped = true;
+        self.child.wait()
+    }
+}
+
+impl<F: FnMut(Option<u32>)> Drop for Running<F> {
+    fn drop(&mut self) {
+        if !self.reaped {
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+            let _ = self.reap();
+        }
     }
 }
 

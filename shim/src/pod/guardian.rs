@@ -1,8 +1,8 @@
 //! The guardian: a small process that outlives a supervisor which is killed, and cleans up after it.
 //!
 //! It is this program again, with a hidden command, in a session of its own. It reads from a pipe what
-//! there is to clean up. When the pipe closes without the word that all is well, it waits for the monitor
-//! to end (its control socket closed with the supervisor), kills it if it does not, and removes the state
+//! there is to clean up. When the pipe closes without the word that all is well, it kills a hook that
+//! runs, waits for the monitor to end (its control socket closed with the supervisor), kills it if it does not, and removes the state
 //! directory and what was being made in the caches.
 //!
 //! Invariant: it opens nothing, holds nothing but the pipe, and ends when the supervisor has ended.
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use cofferdam_rootfs_builder::clear_abandoned;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 
 use super::state_dir::remove_if_dead;
 
@@ -65,7 +65,17 @@ impl Guardian {
 
     /// Tells it of the monitor. If it was killed, there is no guardian, and no reason to stop.
     pub fn watch(&mut self, monitor: u32) {
-        let _ = writeln!(self.pipe, "monitor {monitor}");
+        self.tell(&format!("monitor {monitor}\n"));
+    }
+
+    /// Tells it of a running hook, or that there is none any more.
+    pub fn watch_hook(&mut self, hook: Option<u32>) {
+        self.tell(&format!("hook {}\n", hook.unwrap_or(0)));
+    }
+
+    /// In one piece, or not at all: half a number would be another's.
+    fn tell(&mut self, line: &str) {
+        let _ = self.pipe.write_all(line.as_bytes());
     }
 
     /// Has it clean up although this process ends well: something here goes on until then.
@@ -78,7 +88,7 @@ impl Guardian {
         if self.needed {
             return;
         }
-        let _ = writeln!(self.pipe, "done");
+        self.tell("done\n");
         drop(self.pipe);
         let _ = self.child.wait();
     }
@@ -91,7 +101,7 @@ pub fn main(places: &Places) {
 }
 
 fn serve(places: &Places, pipe: impl BufRead) {
-    let mut monitor = None;
+    let (mut monitor, mut hook) = (None, None);
     for line in pipe.lines() {
         match line.as_deref().map(|line| line.split_once(' ').unwrap_or((line, ""))) {
             Ok(("done", _)) => return,
@@ -100,9 +110,14 @@ fn serve(places: &Places, pipe: impl BufRead) {
                 let pid = pid.parse().ok().and_then(Pid::from_raw);
                 monitor = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
             }
+            // Its number is that of its process group, which is nobody else's while any of them lives.
+            Ok(("hook", pid)) => hook = pid.parse().ok().and_then(Pid::from_raw),
             Ok(_) => {}
             Err(_) => break,
         }
+    }
+    if let Some(hook) = hook {
+        let _ = kill_process_group(hook, Signal::KILL);
     }
     if let Some(monitor) = monitor {
         let patience = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };

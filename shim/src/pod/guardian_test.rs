@@ -34,6 +34,20 @@ fn one_that_ended_well_is_left_alone() {
 }
 
 #[test]
+fn a_running_hook_is_killed_with_its_group_and_one_that_ended_is_forgotten() {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new("sh");
+    command.args(["-c", "sleep 60; true"]).process_group(0).stdout(Stdio::piped());
+    let mut hook = command.spawn().unwrap();
+    serve(&places(&dead_state()), format!("hook {}\nhook 0\n", hook.id()).as_bytes());
+    assert!(hook.try_wait().unwrap().is_none());
+    serve(&places(&dead_state()), format!("hook {}\n", hook.id()).as_bytes());
+    // Its output ends when the last of its group has.
+    let output = hook.wait_with_output().unwrap();
+    assert!(!output.status.success(), "it was killed");
+}
+
+#[test]
 fn a_file_that_was_being_made_goes_when_its_maker_does() {
     let root = dead_state();
     let partial = root.path().join("layers/.x.erofs.partial");

@@ -4,6 +4,7 @@
 //! and the terminal as it was.
 
 mod failure;
+mod hooks;
 mod plan;
 
 use std::fs::File;
@@ -17,7 +18,6 @@ use cofferdam_vmm_api::Bdf;
 pub(crate) use failure::{RunError, report};
 pub(crate) use plan::{PlanError, RunPlan};
 
-use crate::oci::hooks::Hook;
 use crate::pod::{
     ExitStatus, Guardian, Monitor, Places, Pod, PodSpec, StateDir, Streams, Timeouts,
 };
@@ -85,13 +85,13 @@ async fn supervise(plan: &RunPlan, options: &RunOptions, mut timeline: Timeline)
     };
     let result = match boot(plan, options, &mut ground, &mut timeline).await {
         Ok(pod) => {
-            let result = serve(&pod, plan, options, &mut ground.signals).await;
+            let Ground { signals, guardian, .. } = &mut ground;
+            let result = serve(&pod, plan, options, signals, guardian).await;
             timeline = pod.stop().await;
-            run_hooks(&plan.hooks.poststop, plan, options, "stopped").await.unwrap_or_else(
-                |error| {
-                    tracing::warn!("{:#}", anyhow::Error::from(error));
-                },
-            );
+            tokio::select! {
+                () = hooks::poststop(plan, options, guardian) => {}
+                _ = signals.interruption() => {}
+            }
             result
         }
         Err(error) => Err(error),
@@ -192,10 +192,11 @@ async fn serve(
     plan: &RunPlan,
     options: &RunOptions,
     signals: &mut Signals,
+    guardian: &mut Guardian,
 ) -> Result<ExitStatus, RunError> {
     let started = async {
         let disks: Vec<Bdf> = pod.ready().await?;
-        run_hooks(&plan.hooks.create, plan, options, "creating").await?;
+        hooks::create(plan, options, guardian).await?;
         let mut container = plan.container_on(&disks);
         let process = container.process.as_mut();
         if let Some(terminal) = process.and_then(|process| process.terminal.as_mut())
@@ -219,9 +220,25 @@ async fn serve(
         Ok(started) => started?,
         Err(late) => return Err(RunError::Host("starting the container", late.into())),
     }
-    let poststart = run_hooks(&plan.hooks.poststart, plan, options, "running").await;
-    poststart.unwrap_or_else(|error| tracing::warn!("{:#}", anyhow::Error::from(error)));
-    let status = forward(pod, plan, options, signals).await?;
+    let mut poststart = std::pin::pin!(hooks::poststart(plan, options, guardian));
+    let mut ran = false;
+    let status = {
+        // A hook that takes long holds up no signal.
+        let mut ended = std::pin::pin!(forward(pod, plan, options, signals));
+        tokio::select! {
+            status = &mut ended => status?,
+            () = &mut poststart => {
+                ran = true;
+                ended.await?
+            }
+        }
+    };
+    if !ran {
+        tokio::select! {
+            () = poststart => {}
+            _ = signals.interruption() => {}
+        }
+    }
     // What came for the container is no wish to cut its output off.
     signals.forget();
     let drained = async {
@@ -285,32 +302,4 @@ fn standard_streams() -> std::io::Result<[OwnedFd; 3]> {
         std::io::stdout().as_fd().try_clone_to_owned()?,
         std::io::stderr().as_fd().try_clone_to_owned()?,
     ])
-}
-
-/// Runs hooks one after the other, with the container's state (OCI runtime-spec, runtime#state).
-async fn run_hooks(
-    hooks: &[Hook],
-    plan: &RunPlan,
-    options: &RunOptions,
-    status: &str,
-) -> Result<(), RunError> {
-    if hooks.is_empty() {
-        return Ok(());
-    }
-    let mut state = serde_json::json!({
-        "ociVersion": "1.2.0",
-        "id": options.id,
-        "status": status,
-        "bundle": plan.bundle,
-        "annotations": plan.annotations,
-    });
-    if status != "stopped" {
-        state["pid"] = std::process::id().into();
-    }
-    let (hooks, state) = (hooks.to_vec(), state.to_string());
-    let all = move || hooks.iter().try_for_each(|hook| hook.run(&state));
-    match tokio::task::spawn_blocking(all).await {
-        Ok(result) => Ok(result?),
-        Err(error) => Err(RunError::Host("running hooks", error.into())),
-    }
 }

@@ -45,6 +45,27 @@ pub(crate) fn prepare_monitor(command: &mut Command, fd: OwnedFd) {
     unsafe { command.pre_exec(prepare) };
 }
 
+/// Has `command`'s process die with the thread that starts it.
+pub(crate) fn die_with_us(command: &mut Command) {
+    let parent = std::process::id();
+    let prepare = move || {
+        // SAFETY: prctl is async-signal-safe and touches no memory.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: getppid is async-signal-safe and touches no memory.
+        let now = unsafe { libc::getppid() };
+        // It may have died before it was asked for.
+        if now.cast_unsigned() == parent {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::ESRCH))
+        }
+    };
+    // SAFETY: the closure only makes the system calls above; neither error is allocated.
+    unsafe { command.pre_exec(prepare) };
+}
+
 /// Has the runtime watch `fd`.
 pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is one open descriptor, always the same, until it is dropped.

@@ -3,7 +3,7 @@
 //! What is left is looked for after every case, so most of the test is not in sight here.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ cases!("kills":
     the_guardian_does_not_matter,
     the_supervisor_and_the_guardian_together,
     during_the_first_image_build,
+    while_a_hook_runs,
     control_c_during_boot,
     control_c_while_running,
     the_monitor_while_the_container_runs,
@@ -131,6 +132,40 @@ fn during_the_first_image_build() -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn while_a_hook_runs() -> Result<()> {
+    for (signal, code) in [(Signal::SIGKILL, 137), (Signal::SIGINT, 130)] {
+        let directory = TempDir::with_prefix("hook-")?;
+        let file = directory.path().join("pids");
+        let name = file.display();
+        let hook = format!("sleep 1000 & echo $$ $! > {name}.new; mv {name}.new {name}; wait");
+        let run = Run::bundle("true", |config| {
+            let hook = serde_json::json!({ "path": "/bin/sh", "args": ["sh", "-c", hook] });
+            config["hooks"] = serde_json::json!({ "createRuntime": [hook] });
+        })?;
+        let run = run.start()?;
+        ensure!(within(Duration::from_secs(120), || file.exists()), "the hook never ran");
+        run.signal(signal)?;
+        run.finish()?.exits(code)?;
+        let pids = fs::read_to_string(&file)?;
+        let gone = |pid: &str| !Path::new("/proc").join(pid).exists();
+        let all_gone = || pids.split_whitespace().all(gone);
+        ensure!(within(Duration::from_secs(5), all_gone), "{signal}: one of {pids} lives");
+    }
+    Ok(())
+}
+
+/// Whether `condition` comes true in time.
+fn within(limit: Duration, condition: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    true
 }
 
 fn control_c_during_boot() -> Result<()> {
