@@ -40,7 +40,7 @@ pub struct ContainerPlan {
     /// Kernel parameters, written inside its namespaces.
     #[prost(message, repeated, tag = "10")]
     pub sysctls: Vec<Sysctl>,
-    /// Device nodes made in its `/dev`.
+    /// All device nodes made in it, those that every container has included.
     #[prost(message, repeated, tag = "11")]
     pub devices: Vec<DeviceNode>,
     /// Paths in the container hidden under `/dev/null` or an empty read-only tmpfs.

@@ -15,16 +15,6 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use super::root::{Root, clean, proc_path};
 use crate::error::{Context, Failure, Result, show};
 
-/// The devices every container has (OCI runtime-spec, config-linux#default-devices).
-const DEFAULT: [(&str, u32, u32); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-];
-
 /// The symbolic links every container has (OCI runtime-spec, runtime-linux#dev-symbolic-links).
 const LINKS: [(&str, &str); 5] = [
     ("/dev/fd", "/proc/self/fd"),
@@ -34,23 +24,10 @@ const LINKS: [(&str, &str); 5] = [
     ("/dev/core", "/proc/kcore"),
 ];
 
-/// Makes the devices of the plan, then the default ones it lacks, then the links.
+/// Makes the devices of the plan, which has the default ones too, then the links.
 pub(crate) fn make(root: &Root, devices: &[DeviceNode]) -> Result<()> {
     for device in devices {
         node(root, device).context(|| format!("making the device {}", show(&device.path)))?;
-    }
-    for (path, major, minor) in DEFAULT {
-        let path = path.as_bytes().to_vec();
-        if devices.iter().any(|device| clean(&device.path) == path) {
-            continue;
-        }
-        let mut device = DeviceNode { path, major, minor, mode: 0o666, ..DeviceNode::default() };
-        device.set_kind(DeviceType::Character);
-        let outcome = node(root, &device);
-        // A read-only root file system has what it has.
-        if root.place(&device.path).is_err() {
-            outcome.context(|| format!("making the device {}", show(&device.path)))?;
-        }
     }
     links(root)
 }

@@ -81,12 +81,13 @@ fn default_devices_and_links_are_there() {
 }
 
 #[test]
-fn devices_of_the_plan_are_made() {
+fn devices_of_the_plan_are_made_and_no_others() {
     if !possible() {
         return;
     }
     let mut host = Host::new();
-    let mut plan = container("c", &["stat", "-c", "%F %a %u:%g %t:%T", "/dev/a/fuse", "/dev/p"]);
+    let script = "stat -c '%F %a %u:%g %t:%T' /dev/a/fuse /dev/p; find /dev -type c | sort";
+    let mut plan = container("c", &["sh", "-c", script]);
     let mut fuse = DeviceNode {
         path: b"/dev/a/fuse".into(),
         major: 10,
@@ -101,7 +102,9 @@ fn devices_of_the_plan_are_made() {
     fifo.set_kind(DeviceType::Fifo);
     plan.devices = vec![fuse, fifo];
     let text = host.shell_in(plan);
-    assert_eq!(text, "character special file 640 5:6 a:e5\nfifo 622 0:0 0:0\n");
+    let expected = "character special file 640 5:6 a:e5\nfifo 622 0:0 0:0\n/dev/a/fuse\n";
+    // The container's devpts has its own.
+    assert_eq!(text, format!("{expected}/dev/pts/ptmx\n"));
 }
 
 #[test]

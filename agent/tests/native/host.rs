@@ -330,6 +330,18 @@ pub(crate) fn namespace(kind: NamespaceKind) -> Namespace {
     namespace
 }
 
+/// The devices that the host's plans bring for every container.
+fn devices() -> Vec<DeviceNode> {
+    let all = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
+    let device = |(name, major, minor)| {
+        let path = format!("/dev/{name}").into_bytes();
+        let mut device = DeviceNode { path, major, minor, mode: 0o666, ..DeviceNode::default() };
+        device.set_kind(DeviceType::Character);
+        device
+    };
+    all.into_iter().chain([("tty", 5, 0)]).map(device).collect()
+}
+
 /// A container of the ordinary kind that runs `args`.
 pub(crate) fn container(id: &str, args: &[&str]) -> ContainerPlan {
     let kinds = [
@@ -357,6 +369,7 @@ pub(crate) fn container(id: &str, args: &[&str]) -> ContainerPlan {
             filesystem("cgroup", "/sys/fs/cgroup", ""),
         ],
         namespaces: kinds.map(namespace).to_vec(),
+        devices: devices(),
         hostname: "boxed".into(),
         process: Some(process(args)),
         ..ContainerPlan::default()
