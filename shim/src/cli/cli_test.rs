@@ -69,7 +69,7 @@ fn a_root_file_system_alone_becomes_a_specification() {
     let command = ["echo".to_owned(), "hi".to_owned()];
     let env = ["PATH=/x".to_owned(), "A=b".to_owned()];
     let spec = rootfs::spec(&request(&command, &env)).unwrap();
-    let bundle = Bundle { directory: "/".into(), rootfs: "/r".into(), spec };
+    let bundle = Bundle { directory: "/".into(), rootfs: "/r".into(), spec, warnings: vec![] };
     let none = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
     let translated = translate("c", &bundle, &none).unwrap();
     let process = translated.container.process.unwrap();

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
+use super::capabilities;
+
 /// Largest `config.json`. Engines write some tens of KiB.
 const MAX_CONFIG: u64 = 16 << 20;
 
@@ -73,6 +75,8 @@ pub struct Bundle {
     pub rootfs: PathBuf,
     /// The content of `config.json`.
     pub spec: Spec,
+    /// What was ignored in it, and why.
+    pub warnings: Vec<String>,
 }
 
 impl Bundle {
@@ -90,8 +94,8 @@ impl Bundle {
             return Err(BundleError::TooLarge(path));
         }
         let bytes = std::fs::read(&path).map_err(read)?;
-        let spec = parse(&bytes, &path)?;
-        Self::from_spec(directory, spec)
+        let (spec, warnings) = parse(&bytes, &path)?;
+        Ok(Self { warnings, ..Self::from_spec(directory, spec)? })
     }
 
     /// A bundle whose `config.json` is `spec`.
@@ -109,7 +113,7 @@ impl Bundle {
             return Err(BundleError::NoProcess(config));
         }
         let rootfs = directory_at(&path).map_err(|source| BundleError::Rootfs { path, source })?;
-        Ok(Self { directory, rootfs, spec })
+        Ok(Self { directory, rootfs, spec, warnings: Vec::new() })
     }
 }
 
@@ -122,15 +126,28 @@ fn directory_at(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Parses `bytes` and checks the version; `path` is for the errors only.
-pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Spec, BundleError> {
+/// Parses `bytes` and checks the version; also gives what was ignored. `path` is for the errors only.
+pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<(Spec, Vec<String>), BundleError> {
     let fail = |source| BundleError::Parse { path: path.to_owned(), source };
-    let spec: Spec = serde_json::from_slice(bytes).map_err(fail)?;
+    let (spec, warnings) = match serde_json::from_slice(bytes) {
+        Ok(spec) => (spec, Vec::new()),
+        // The error of the text itself tells the place: it stands unless the names were the reason.
+        Err(error) => without_unknown_capabilities(bytes).ok_or_else(|| fail(error))?,
+    };
     if version_known(spec.version()) {
-        Ok(spec)
+        Ok((spec, warnings))
     } else {
         Err(BundleError::Version { path: path.to_owned(), version: spec.version().clone() })
     }
+}
+
+/// The specification in `bytes` without the capabilities that nobody knows, if there are any and it is sound
+/// otherwise.
+fn without_unknown_capabilities(bytes: &[u8]) -> Option<(Spec, Vec<String>)> {
+    let mut config = serde_json::from_slice(bytes).ok()?;
+    let warnings = capabilities::take_unknown(&mut config);
+    let spec = serde_json::from_value(config).ok()?;
+    (!warnings.is_empty()).then_some((spec, warnings))
 }
 
 /// `1.x.y`, with or without a suffix such as `-rc.2` or `+dev`.

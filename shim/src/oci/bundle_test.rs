@@ -48,6 +48,19 @@ fn a_truncated_configuration_is_named_with_the_place() {
 }
 
 #[test]
+fn an_unknown_capability_is_a_warning_and_not_the_end() {
+    let text = default_spec_text().replacen("CAP_KILL", "CAP_FLY", 1);
+    let loaded = Bundle::load(bundle(&text).path()).unwrap();
+    let read = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
+    let plan = translate("c", &loaded, &read).unwrap();
+    assert_eq!(plan.warnings.len(), 1, "{:?}", plan.warnings);
+    assert!(plan.warnings[0].contains("CAP_FLY"), "{:?}", plan.warnings);
+
+    let message = error(&text.replacen("\"cwd\": \"/\"", "\"cwd\": 5", 1));
+    assert!(message.contains("line"), "another fault is told with its place: {message}");
+}
+
+#[test]
 fn unknown_versions_are_refused() {
     for version in ["", "2.0.0", "0.9.0", "1", "1.0", "1.x.0", "one"] {
         let message = error(&default_spec_text().replacen("1.2.0", version, 1));
@@ -103,8 +116,8 @@ const EXAMPLES: [&str; 2] =
     [include_str!("../../testdata/docker.json"), include_str!("../../testdata/podman.json")];
 
 fn digest(bytes: &[u8]) {
-    if let Ok(spec) = parse(bytes, Path::new("config.json")) {
-        let bundle = Bundle { directory: "/b".into(), rootfs: "/b/rootfs".into(), spec };
+    if let Ok((spec, warnings)) = parse(bytes, Path::new("config.json")) {
+        let bundle = Bundle { directory: "/b".into(), rootfs: "/b/rootfs".into(), spec, warnings };
         let _ = translate("c", &bundle, &|_| Err(io::ErrorKind::NotFound.into()));
     }
 }

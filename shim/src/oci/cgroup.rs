@@ -22,6 +22,7 @@ pub(super) fn settings(
     let mut all = Vec::new();
     if let Some(memory) = resources.memory() {
         memory_settings(memory, &mut all)?;
+        ignored_memory(memory, warnings);
     }
     if let Some(cpu) = resources.cpu() {
         cpu_settings(cpu, &mut all, warnings)?;
@@ -78,6 +79,23 @@ fn memory_settings(memory: &LinuxMemory, all: &mut Vec<CgroupSetting>) -> Result
         all.push(setting("memory.low", limit_text(reservation)));
     }
     Ok(())
+}
+
+/// What cgroup v2 has no file for. runc ignores it there, too; not all of it with a warning.
+fn ignored_memory(memory: &LinuxMemory, warnings: &mut Vec<String>) {
+    #[allow(deprecated, reason = "somebody may still ask for it")]
+    let (kernel, kernel_tcp) = (memory.kernel(), memory.kernel_tcp());
+    let asked = [
+        ("swappiness", memory.swappiness().is_some()),
+        ("disableOOMKiller", memory.disable_oom_killer() == Some(true)),
+        ("kernel", kernel.is_some_and(|limit| limit != 0)),
+        ("kernelTCP", kernel_tcp.is_some_and(|limit| limit != 0)),
+    ];
+    for (field, _) in asked.into_iter().filter(|(_, asked)| *asked) {
+        warnings.push(format!(
+            "linux.resources.memory.{field} has no counterpart in cgroup v2; ignored"
+        ));
+    }
 }
 
 /// OCI's `swap` is memory and swap together; cgroup v2 limits swap alone.

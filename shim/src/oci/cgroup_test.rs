@@ -26,6 +26,28 @@ fn memory_and_swap() {
 }
 
 #[test]
+fn what_cgroup_v2_lacks_for_memory_is_a_warning_by_field() {
+    let warnings = |memory: serde_json::Value| {
+        let resources = serde_json::from_value(json!({ "memory": memory })).unwrap();
+        let mut warnings = Vec::new();
+        assert!(settings(&resources, &mut warnings).unwrap().is_empty());
+        warnings
+    };
+    for (field, value) in [
+        ("swappiness", json!(60)),
+        ("disableOOMKiller", json!(true)),
+        ("kernel", json!(1 << 20)),
+        ("kernelTCP", json!(-1)),
+    ] {
+        let told = warnings(json!({ field: value }));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with(&format!("linux.resources.memory.{field} ")), "{told:?}");
+    }
+    // As Docker writes it for containers that ask for nothing.
+    assert!(warnings(json!({"disableOOMKiller": false, "kernel": 0, "kernelTCP": 0})).is_empty());
+}
+
+#[test]
 fn cpu_shares_quota_and_idle() {
     let weights = |shares: u64| files(json!({"cpu": {"shares": shares}})).unwrap().remove(0);
     assert_eq!(weights(2), "cpu.weight=1");

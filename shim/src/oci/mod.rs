@@ -6,6 +6,7 @@
 //! field, never silently dropped, except what has no meaning inside a virtual machine: that is a warning.
 
 mod bundle;
+mod capabilities;
 mod cgroup;
 mod default_spec;
 mod device_filter;

@@ -9,8 +9,8 @@ use protocol::{MountKind, NamespaceKind};
 use super::*;
 
 fn bundle(text: &str) -> Bundle {
-    let spec = bundle::parse(text.as_bytes(), Path::new("config.json")).unwrap();
-    Bundle { directory: "/bundle".into(), rootfs: "/bundle/rootfs".into(), spec }
+    let (spec, warnings) = bundle::parse(text.as_bytes(), Path::new("config.json")).unwrap();
+    Bundle { directory: "/bundle".into(), rootfs: "/bundle/rootfs".into(), spec, warnings }
 }
 
 fn read(path: &Path) -> io::Result<HostFile> {

@@ -13,7 +13,7 @@ use oci_spec::runtime::{
 use super::{OciError, invalid, unsupported};
 
 /// Names of capabilities in the order of their numbers (`include/uapi/linux/capability.h`).
-const CAPABILITIES: [&str; 41] = [
+pub(super) const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",
@@ -78,6 +78,10 @@ pub(super) fn plan(
             warnings
                 .push(format!("process.{field}: the guest has no such security module; ignored"));
         }
+    }
+    if process.exec_cpu_affinity().is_some() {
+        // As runc: it is about processes that come later.
+        warnings.push("process.execCPUAffinity is not about the first process; ignored".into());
     }
     let rlimits = process.rlimits().as_deref().unwrap_or_default();
     Ok(protocol::ProcessPlan {

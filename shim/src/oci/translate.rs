@@ -53,7 +53,7 @@ pub fn translate(
 ) -> Result<Translated, OciError> {
     let spec = &bundle.spec;
     let linux = spec.linux().as_ref();
-    let mut warnings = Vec::new();
+    let mut warnings = bundle.warnings.clone();
     refuse_what_cannot_be(linux, &mut warnings)?;
     let process =
         spec.process().as_ref().ok_or_else(|| invalid("process", "there is nothing to run"))?;

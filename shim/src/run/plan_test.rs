@@ -6,7 +6,8 @@ use crate::units::Bytes;
 
 fn plan(flags: Overrides) -> RunPlan {
     let spec = default_spec().unwrap();
-    let bundle = Bundle { directory: "/b".into(), rootfs: "/b/rootfs".into(), spec };
+    let bundle =
+        Bundle { directory: "/b".into(), rootfs: "/b/rootfs".into(), spec, warnings: vec![] };
     RunPlan::new("c", &bundle, Overrides::default(), flags).unwrap()
 }
 
