@@ -88,9 +88,13 @@ async fn supervise(plan: &RunPlan, options: &RunOptions, mut timeline: Timeline)
             let Ground { signals, guardian, .. } = &mut ground;
             let result = serve(&pod, plan, options, signals, guardian).await;
             timeline = pod.stop().await;
+            // What was meant for the container is no wish to be left without its clean-up.
+            signals.forget();
             tokio::select! {
                 () = hooks::poststop(plan, options, guardian) => {}
-                _ = signals.interruption() => {}
+                signal = signals.interruption() => {
+                    tracing::warn!(signal, "the poststop hooks were interrupted");
+                }
             }
             result
         }
