@@ -48,7 +48,8 @@ fn helper(parent: Pid, name: &str) -> Option<Pid> {
 
 /// Waits for `helper`.
 fn wait_for_helper(run: &Started, name: &str) -> Result<Pid> {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    // The first run may have to make the root file system's image.
+    let deadline = Instant::now() + Duration::from_secs(120);
     while Instant::now() < deadline {
         if let Some(pid) = helper(run.pid(), name) {
             return Ok(pid);
