@@ -221,7 +221,8 @@ impl DeviceBuilder<'_> {
         }
         for (index, (slot, disk)) in plan.disks.iter().zip(&plan.spec.disks).enumerate() {
             let file = self.files.take_file(disk.file)?;
-            let options = BlockOptions { readonly: disk.readonly, serial: disk.serial.clone() };
+            let (readonly, serial) = (disk.readonly, disk.serial.clone());
+            let options = BlockOptions { readonly, serial, queues: plan.queues() };
             let block =
                 Block::new(file, options).map_err(|source| BuildError::Disk { index, source })?;
             devices.push((*slot, Box::new(block)));

@@ -12,6 +12,9 @@ use self::acpi::AcpiTables;
 use self::layout::MemoryLayout;
 use self::pci::{Slot, Slots};
 
+/// Most queues of one disk: more vCPUs share them. Each costs the monitor a thread once it is in use.
+const MAX_QUEUES: u16 = 4;
+
 /// I/O ports of the serial console.
 pub const SERIAL_PORT: u16 = 0x3f8;
 /// IOAPIC pin of the serial console.
@@ -68,6 +71,12 @@ impl Plan {
         let memory = MemoryLayout::new(spec.memory);
         let acpi = acpi::tables(spec.vcpus, spec.console.is_some());
         Ok(Self { spec, memory, vsock, rng, disks, acpi })
+    }
+
+    /// Queues of each device that can have several: each vCPU has its own, up to [`MAX_QUEUES`].
+    #[must_use]
+    pub fn queues(&self) -> u16 {
+        u16::from(self.spec.vcpus).min(MAX_QUEUES)
     }
 
     /// The addresses of the disks, in order.

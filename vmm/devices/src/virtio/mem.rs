@@ -1,10 +1,9 @@
-//! Guest memory and system calls: the only place of this crate with `unsafe`.
+//! Guest memory and system calls: with `uring`, the only place of this crate with `unsafe`.
 //!
 //! Invariant: the kernel gets no address that `vm-memory` has not checked to lie in guest memory.
 
 use std::fs::File;
 use std::io;
-use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 
 use vm_memory::{GuestAddress, GuestMemory, Permissions};
@@ -23,16 +22,17 @@ pub struct Segment {
     pub len: u32,
 }
 
-/// Host addresses of guest memory that stays mapped for `'a`.
-struct Iovecs<'a> {
+/// Host addresses of guest memory. They hold as long as a [`Ram`] of it is held: who gives them to the
+/// kernel sees to that.
+pub(super) struct Iovecs {
     list: Vec<libc::iovec>,
     /// Those before are done.
     next: usize,
-    ram: PhantomData<&'a Ram>,
 }
 
-impl<'a> Iovecs<'a> {
-    fn new(ram: &'a Ram, segments: &[Segment], access: Permissions) -> io::Result<Self> {
+impl Iovecs {
+    /// The host addresses of `segments`; `EFAULT` for one outside of guest memory.
+    pub(super) fn new(ram: &Ram, segments: &[Segment], access: Permissions) -> io::Result<Self> {
         let outside = |_| io::Error::from_raw_os_error(libc::EFAULT);
         let mut list = Vec::with_capacity(segments.len());
         for segment in segments {
@@ -44,18 +44,22 @@ impl<'a> Iovecs<'a> {
                 list.push(libc::iovec { iov_base, iov_len: slice.len() });
             }
         }
-        Ok(Self { list, next: 0, ram: PhantomData })
+        Ok(Self { list, next: 0 })
+    }
+
+    /// Whether nothing is left.
+    pub(super) fn is_done(&self) -> bool {
+        self.next >= self.list.len()
     }
 
     /// What is left, as much as fits one system call.
-    fn rest(&self) -> (&[libc::iovec], libc::c_int) {
+    pub(super) fn rest(&self) -> &[libc::iovec] {
         let end = self.list.len().min(self.next + MAX_IOVECS);
-        let rest = &self.list[self.next..end];
-        (rest, libc::c_int::try_from(rest.len()).unwrap_or(0))
+        &self.list[self.next..end]
     }
 
     /// `done` more bytes need no further attention.
-    fn advance(&mut self, mut done: usize) {
+    pub(super) fn advance(&mut self, mut done: usize) {
         while let Some(iovec) = self.list.get_mut(self.next) {
             if done < iovec.iov_len {
                 iovec.iov_base = iovec.iov_base.cast::<u8>().wrapping_add(done).cast();
@@ -73,8 +77,9 @@ impl<'a> Iovecs<'a> {
         mut offset: u64,
         call: impl Fn(&[libc::iovec], libc::c_int, libc::off_t) -> isize,
     ) -> io::Result<()> {
-        while self.next < self.list.len() {
-            let (rest, count) = self.rest();
+        while !self.is_done() {
+            let rest = self.rest();
+            let count = libc::c_int::try_from(rest.len()).unwrap_or(libc::c_int::MAX);
             let at = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
             match usize::try_from(call(rest, count, at)) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),

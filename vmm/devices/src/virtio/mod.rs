@@ -25,6 +25,7 @@ pub mod rng;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod thread;
+pub mod uring;
 pub mod vsock;
 
 /// Virtio device ids (virtio 1.2, 5).

@@ -80,6 +80,41 @@ impl Ring {
         used.map_err(|source| BrokenRing { index: self.index, source })
     }
 
+    /// Puts the chain that [`Ring::pop`] gave last back, to be given again.
+    pub fn unpop(&mut self) {
+        self.queue.go_to_previous_position();
+    }
+
+    /// Most chains that the driver can have under way.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// Tells the driver that doorbells are not needed, as far as it listens: the ring is looked at anyway.
+    ///
+    /// # Errors
+    /// [`BrokenRing`].
+    pub fn quiet(&mut self) -> Result<(), BrokenRing> {
+        let done = self.queue.disable_notification(&self.ram);
+        done.map_err(|source| BrokenRing { index: self.index, source })
+    }
+
+    /// Asks for a doorbell for the next chain. True if one is available already, so that no doorbell may
+    /// come for it.
+    ///
+    /// # Errors
+    /// [`BrokenRing`].
+    pub fn listen(&mut self) -> Result<bool, BrokenRing> {
+        let more = self.queue.enable_notification(&self.ram);
+        more.map_err(|source| BrokenRing { index: self.index, source })
+    }
+
+    /// The device cannot go on (virtio 1.2, 2.1.1).
+    pub fn needs_reset(&self) {
+        self.interrupt.needs_reset();
+    }
+
     /// Interrupts the driver if it wants to know of what was pushed since the last call.
     ///
     /// # Errors
@@ -115,7 +150,7 @@ impl Ring {
     ) -> Result<bool, BrokenRing> {
         let index = self.index;
         let broken = |source| BrokenRing { index, source };
-        self.queue.disable_notification(&self.ram).map_err(broken)?;
+        self.quiet()?;
         let mut used = false;
         for _ in 0..self.queue.size() {
             if stop.requested() {
@@ -127,11 +162,11 @@ impl Ring {
             self.queue.add_used(&self.ram, head, len).map_err(broken)?;
             used = true;
         }
-        let more = self.queue.enable_notification(&self.ram).map_err(broken)?;
         if used {
             self.interrupt()?;
         }
-        Ok(more)
+        // After the interrupt: what the driver adds at once is seen without a doorbell.
+        self.listen()
     }
 
     /// Serves the queue until asked to stop: the whole life of a device with one queue and nothing else
