@@ -44,6 +44,7 @@ impl Supervisor {
             disks: vec![],
             vsock: None,
             rng: true,
+            balloon: true,
             console: None,
         };
         change(&mut spec, &mut fds);

@@ -199,6 +199,7 @@ fn boot_supervised(channel: &Channel, kernel: &NamedTempFile) {
         disks: vec![],
         vsock: None,
         rng: false,
+        balloon: false,
         console: None,
     };
     channel.send(&ToMonitor::Boot(Box::new(spec)), &[kernel.as_file().as_fd()]).unwrap();

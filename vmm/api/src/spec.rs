@@ -44,6 +44,9 @@ pub struct MachineSpec {
     /// Whether there is an entropy device.
     #[serde(default)]
     pub rng: bool,
+    /// Whether there is a memory balloon, by which the guest gives free memory back to the host.
+    #[serde(default)]
+    pub balloon: bool,
     /// Where the serial console goes; without it the machine has no serial port.
     #[serde(default)]
     pub console: Option<ConsoleSpec>,

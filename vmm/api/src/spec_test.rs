@@ -11,6 +11,7 @@ fn spec() -> MachineSpec {
         disks: vec![DiskSpec { file: FdSlot(2), readonly: true, serial: "layer0".into() }],
         vsock: Some(VsockSpec { cid: Cid(3), connections: FdSlot(3) }),
         rng: true,
+        balloon: true,
         console: Some(ConsoleSpec { log: FdSlot(4), limit: 65536 }),
     }
 }

@@ -72,6 +72,7 @@ fn specification(args: &BootArgs, outbox: &mut Outbox) -> anyhow::Result<Machine
         disks,
         vsock,
         rng: true,
+        balloon: true,
         console,
     })
 }

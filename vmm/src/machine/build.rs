@@ -14,16 +14,17 @@ use cofferdam_vmm_devices::legacy::power::{PANIC_PORTS, POWER_PORTS, PanicNotifi
 use cofferdam_vmm_devices::legacy::serial::{SERIAL_PORTS, Serial};
 use cofferdam_vmm_devices::pci::{EcamError, HostBridge, PciBus};
 use cofferdam_vmm_devices::virtio::VirtioDevice;
+use cofferdam_vmm_devices::virtio::balloon::Balloon;
 use cofferdam_vmm_devices::virtio::block::{Block, BlockError, BlockOptions};
 use cofferdam_vmm_devices::virtio::pci::{BAR_SIZE, TransportError, VirtioPci, Wiring};
 use cofferdam_vmm_devices::virtio::rng::Rng;
 use cofferdam_vmm_devices::virtio::vsock::Vsock;
 use cofferdam_vmm_hv::{
-    Hypervisor, MemoryError, OpenError, Topology, Vcpu, Vm, VmError, allocate_ram,
+    Hypervisor, MemoryError, OpenError, Reclaimer, Topology, Vcpu, Vm, VmError, allocate_ram,
 };
 
 use super::outcome::Outcome;
-use super::ports::{Bells, Interrupts};
+use super::ports::{Bells, Interrupts, Returned};
 use super::space::Space;
 use super::stages::Observed;
 use crate::boot::{self, BootError};
@@ -226,6 +227,11 @@ impl DeviceBuilder<'_> {
             let block =
                 Block::new(file, options).map_err(|source| BuildError::Disk { index, source })?;
             devices.push((*slot, Box::new(block)));
+        }
+        if let Some(slot) = plan.balloon {
+            // All memory is shared: nothing needs to be kept.
+            let reclaimer = Reclaimer::new(self.wiring.ram.clone(), &[]);
+            devices.push((slot, Box::new(Balloon::new(Arc::new(Returned(reclaimer))))));
         }
         Ok(devices)
     }

@@ -48,6 +48,8 @@ pub struct Plan {
     pub rng: Option<Slot>,
     /// The places of the disks, in order.
     pub disks: Vec<Slot>,
+    /// The place of the memory balloon.
+    pub balloon: Option<Slot>,
     /// The ACPI tables.
     pub acpi: AcpiTables,
 }
@@ -60,17 +62,18 @@ impl Plan {
     pub fn new(spec: MachineSpec, sent: usize) -> Result<Self, PlanError> {
         spec.check(sent)?;
         let mut slots = Slots::new();
-        let mut take = |wanted: bool| match wanted {
+        let take = |slots: &mut Slots, wanted: bool| match wanted {
             true => slots.take().map(Some).ok_or(PlanError::BusFull),
             false => Ok(None),
         };
-        let vsock = take(spec.vsock.is_some())?;
-        let rng = take(spec.rng)?;
+        let vsock = take(&mut slots, spec.vsock.is_some())?;
+        let rng = take(&mut slots, spec.rng)?;
         let disks = spec.disks.iter().map(|_| slots.take().ok_or(PlanError::BusFull));
         let disks = disks.collect::<Result<_, _>>()?;
+        let balloon = take(&mut slots, spec.balloon)?;
         let memory = MemoryLayout::new(spec.memory);
         let acpi = acpi::tables(spec.vcpus, spec.console.is_some());
-        Ok(Self { spec, memory, vsock, rng, disks, acpi })
+        Ok(Self { spec, memory, vsock, rng, disks, balloon, acpi })
     }
 
     /// Queues of each device that can have several: each vCPU has its own, up to [`MAX_QUEUES`].

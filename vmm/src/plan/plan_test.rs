@@ -20,6 +20,7 @@ pub(crate) fn spec(vcpus: u8, memory: u32, disks: usize) -> MachineSpec {
         disks: (0..disks).map(disk).collect(),
         vsock: Some(VsockSpec { cid: Cid(3), connections: FdSlot(2) }),
         rng: true,
+        balloon: true,
         console: Some(ConsoleSpec { log: FdSlot(3), limit: 0 }),
     }
 }
@@ -77,13 +78,13 @@ proptest! {
         let mut fixed = plan.memory.ram.clone();
         fixed.extend([(ECAM, ECAM_SIZE), (IOAPIC, 0x1000), (LOCAL_APIC, 0x10_0000)]);
         fixed.push((0xfffb_c000, 0x4000)); // KVM's own pages
-        let slots = plan.vsock.iter().chain(&plan.rng).chain(&plan.disks);
+        let slots = plan.vsock.iter().chain(&plan.rng).chain(&plan.disks).chain(&plan.balloon);
         fixed.extend(slots.clone().map(|slot| (slot.bar, pci::STRIDE)));
         prop_assert!(disjoint(&fixed));
         prop_assert!(slots.clone().all(|s| s.bar >= BARS && s.bar + pci::STRIDE <= BARS + BARS_SIZE));
         let mut devices: Vec<_> = slots.map(|slot| slot.device).collect();
         devices.dedup();
-        prop_assert_eq!(devices.len(), disks + 2);
+        prop_assert_eq!(devices.len(), disks + 3);
         prop_assert!(devices.iter().all(|device| (1..32).contains(device)));
     }
 

@@ -43,7 +43,7 @@ fn helper(parent: Pid, name: &str) -> Option<Pid> {
 }
 
 /// Waits for `helper`.
-fn wait_for_helper(run: &Started, name: &str) -> Result<Pid> {
+pub(super) fn wait_for_helper(run: &Started, name: &str) -> Result<Pid> {
     let deadline = Instant::now() + Duration::from_secs(20);
     while Instant::now() < deadline {
         if let Some(pid) = helper(run.pid(), name) {

@@ -7,6 +7,7 @@ mod boot;
 mod disks;
 mod kills;
 mod limits;
+mod memory;
 mod mounts;
 mod processes;
 mod signals;
@@ -46,6 +47,7 @@ pub(crate) fn all() -> Vec<Case> {
         mounts::CASES,
         limits::CASES,
         disks::CASES,
+        memory::CASES,
         vsock::CASES,
         processes::CASES,
         bad_input::CASES,

@@ -17,6 +17,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::ports::Ram;
 
+pub mod balloon;
 pub mod block;
 pub mod mem;
 pub mod pci;

@@ -171,17 +171,32 @@ impl Ring {
 
     /// Serves the queue until asked to stop: the whole life of a device with one queue and nothing else
     /// to wait for.
-    pub fn serve(mut self, stop: &Stop, mut handle: impl FnMut(&Ram, Chain<'_>) -> u32) {
-        let Ok(waiter) = Waiter::new(&self.doorbell, stop) else {
-            return self.interrupt.needs_reset();
-        };
-        // The first pass takes what was there before the first doorbell.
-        while !stop.requested() {
-            match self.pass(stop, &mut handle) {
-                Ok(true) => {}
-                Ok(false) => waiter.wait(),
-                Err(_) => return self.interrupt.needs_reset(),
+    pub fn serve(self, stop: &Stop, mut handle: impl FnMut(&Ram, Chain<'_>) -> u32) {
+        serve_all(vec![self], stop, |_, ram, chain| handle(ram, chain));
+    }
+}
+
+/// Serves several queues until asked to stop. `handle` gets the number of the chain's queue, too.
+pub fn serve_all(
+    mut rings: Vec<Ring>,
+    stop: &Stop,
+    mut handle: impl FnMut(u16, &Ram, Chain<'_>) -> u32,
+) {
+    let Ok(waiter) = Waiter::new(&rings, stop) else {
+        return rings.iter().take(1).for_each(Ring::needs_reset);
+    };
+    // The first pass takes what was there before the first doorbell.
+    while !stop.requested() {
+        let mut more = false;
+        for ring in &mut rings {
+            let index = ring.index;
+            match ring.pass(stop, &mut |ram, chain| handle(index, ram, chain)) {
+                Ok(left) => more |= left,
+                Err(_) => return ring.needs_reset(),
             }
+        }
+        if !more {
+            waiter.wait();
         }
     }
 }
@@ -191,10 +206,10 @@ struct Waiter(Epoll);
 
 impl Waiter {
     /// Edge-triggered: a doorbell need not be read, each ring of it is a new edge.
-    fn new(doorbell: &EventFd, stop: &Stop) -> io::Result<Self> {
+    fn new(rings: &[Ring], stop: &Stop) -> io::Result<Self> {
         use std::os::fd::AsRawFd;
         let epoll = Epoll::new()?;
-        for event in [doorbell, stop.event()] {
+        for event in rings.iter().map(Ring::doorbell).chain([stop.event()]) {
             let interest = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
             epoll.ctl(ControlOperation::Add, event.as_raw_fd(), interest)?;
         }
@@ -202,7 +217,7 @@ impl Waiter {
     }
 
     fn wait(&self) {
-        let mut events = [EpollEvent::default(); 2];
+        let mut events = [EpollEvent::default(); 4];
         // An error (a signal) is as good as an event: the caller looks by itself.
         let _signal = self.0.wait(-1, &mut events);
     }
