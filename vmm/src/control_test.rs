@@ -44,6 +44,7 @@ impl Supervisor {
             disks: vec![],
             vsock: None,
             rng: true,
+            nets: vec![],
             balloon: true,
             console: None,
         };

@@ -199,6 +199,7 @@ fn boot_supervised(channel: &Channel, kernel: &NamedTempFile) {
         disks: vec![],
         vsock: None,
         rng: false,
+        nets: vec![],
         balloon: false,
         console: None,
     };

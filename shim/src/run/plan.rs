@@ -148,6 +148,7 @@ impl RunPlan {
             disks,
             vsock: Some(VsockSpec { cid: GUEST_CID, connections: slot() }),
             rng: true,
+            nets: vec![],
             balloon: true,
             console,
         }

@@ -16,6 +16,7 @@ use cofferdam_vmm_devices::pci::{EcamError, HostBridge, PciBus};
 use cofferdam_vmm_devices::virtio::VirtioDevice;
 use cofferdam_vmm_devices::virtio::balloon::Balloon;
 use cofferdam_vmm_devices::virtio::block::{Block, BlockError, BlockOptions};
+use cofferdam_vmm_devices::virtio::net::{Net, NetError, NetOptions};
 use cofferdam_vmm_devices::virtio::pci::{BAR_SIZE, TransportError, VirtioPci, Wiring};
 use cofferdam_vmm_devices::virtio::rng::Rng;
 use cofferdam_vmm_devices::virtio::vsock::Vsock;
@@ -63,6 +64,15 @@ pub enum BuildError {
         /// Why.
         #[source]
         source: BlockError,
+    },
+    /// A network card.
+    #[error("network card {index}")]
+    Net {
+        /// Which, from 0.
+        index: usize,
+        /// Why.
+        #[source]
+        source: NetError,
     },
     /// A virtio device.
     #[error(transparent)]
@@ -227,6 +237,14 @@ impl DeviceBuilder<'_> {
             let block =
                 Block::new(file, options).map_err(|source| BuildError::Disk { index, source })?;
             devices.push((*slot, Box::new(block)));
+        }
+        for (index, (slot, net)) in plan.nets.iter().zip(&plan.spec.nets).enumerate() {
+            let taps = net.taps.iter().map(|tap| self.files.take(*tap));
+            let taps = taps.collect::<Result<_, _>>()?;
+            let options = NetOptions { mac: net.mac.map(|mac| mac.0), mtu: net.mtu };
+            let net =
+                Net::new(taps, options).map_err(|source| BuildError::Net { index, source })?;
+            devices.push((*slot, Box::new(net)));
         }
         if let Some(slot) = plan.balloon {
             // All memory is shared: nothing needs to be kept.

@@ -48,6 +48,8 @@ pub struct Plan {
     pub rng: Option<Slot>,
     /// The places of the disks, in order.
     pub disks: Vec<Slot>,
+    /// The places of the network cards, in order.
+    pub nets: Vec<Slot>,
     /// The place of the memory balloon.
     pub balloon: Option<Slot>,
     /// The ACPI tables.
@@ -68,12 +70,15 @@ impl Plan {
         };
         let vsock = take(&mut slots, spec.vsock.is_some())?;
         let rng = take(&mut slots, spec.rng)?;
-        let disks = spec.disks.iter().map(|_| slots.take().ok_or(PlanError::BusFull));
-        let disks = disks.collect::<Result<_, _>>()?;
+        let take_all = |slots: &mut Slots, count: usize| {
+            (0..count).map(|_| slots.take().ok_or(PlanError::BusFull)).collect::<Result<_, _>>()
+        };
+        let disks = take_all(&mut slots, spec.disks.len())?;
+        let nets = take_all(&mut slots, spec.nets.len())?;
         let balloon = take(&mut slots, spec.balloon)?;
         let memory = MemoryLayout::new(spec.memory);
         let acpi = acpi::tables(spec.vcpus, spec.console.is_some());
-        Ok(Self { spec, memory, vsock, rng, disks, balloon, acpi })
+        Ok(Self { spec, memory, vsock, rng, disks, nets, balloon, acpi })
     }
 
     /// Queues of each device that can have several: each vCPU has its own, up to [`MAX_QUEUES`].

@@ -20,6 +20,7 @@ use crate::ports::Ram;
 pub mod balloon;
 pub mod block;
 pub mod mem;
+pub mod net;
 pub mod pci;
 pub mod queue;
 pub mod rng;

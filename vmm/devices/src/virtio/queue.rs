@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Address, Bytes, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -23,6 +23,13 @@ pub type Chain<'a> = DescriptorChain<&'a Ram>;
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
 const NO_INTERRUPT: u16 = 1;
 
+/// Where the rings of the driver and of the device begin behind their indices, where the device's index
+/// is, and the bytes of one of its elements (virtio 1.2, 2.7.6, 2.7.8).
+const AVAIL_RING: u64 = 4;
+const USED_RING: u64 = 4;
+const USED_INDEX: u64 = 2;
+const USED_ELEMENT: u64 = 8;
+
 /// A queue, its memory and its way back to the driver.
 pub struct Ring {
     queue: Queue,
@@ -30,6 +37,8 @@ pub struct Ring {
     doorbell: EventFd,
     ram: Ram,
     interrupt: Arc<dyn Interrupt>,
+    /// Chains given back since the driver was last considered for an interrupt.
+    added: u16,
 }
 
 /// The rings' contents make no sense.
@@ -46,7 +55,7 @@ impl Ring {
     #[must_use]
     pub fn new(active: ActiveQueue, ram: Ram, interrupt: Arc<dyn Interrupt>) -> Self {
         let ActiveQueue { index, queue, doorbell } = active;
-        Self { queue, index, doorbell, ram, interrupt }
+        Self { queue, index, doorbell, ram, interrupt, added: 0 }
     }
 
     /// Signalled when the driver has made buffers available.
@@ -76,8 +85,35 @@ impl Ring {
     /// # Errors
     /// [`BrokenRing`].
     pub fn push(&mut self, head: u16, len: u32) -> Result<(), BrokenRing> {
-        let used = self.queue.add_used(&self.ram, head, len);
-        used.map_err(|source| BrokenRing { index: self.index, source })
+        self.push_all(&[(head, len)])
+    }
+
+    /// Gives chains back, all at the same moment, as a packet in several buffers needs it: heads and how
+    /// many bytes of each are written.
+    ///
+    /// # Errors
+    /// [`BrokenRing`].
+    pub fn push_all(&mut self, used: &[(u16, u32)]) -> Result<(), BrokenRing> {
+        self.write_used(used).map_err(|source| BrokenRing { index: self.index, source })
+    }
+
+    fn write_used(&mut self, used: &[(u16, u32)]) -> Result<(), virtio_queue::Error> {
+        let (ring, size) = (GuestAddress(self.queue.used_ring()), self.queue.size());
+        let at = |offset| ring.checked_add(offset).ok_or(virtio_queue::Error::AddressOverflow);
+        let mut next = self.queue.next_used();
+        for &(head, len) in used {
+            if head >= size {
+                return Err(virtio_queue::Error::InvalidDescriptorIndex);
+            }
+            let element = [u32::from(head).to_le(), len.to_le()];
+            let slot = at(USED_RING + USED_ELEMENT * u64::from(next % size))?;
+            self.ram.write_obj(element, slot).map_err(virtio_queue::Error::GuestMemory)?;
+            next = next.wrapping_add(1);
+            self.added = self.added.wrapping_add(1);
+        }
+        self.queue.set_next_used(next);
+        let index = self.ram.store(u16::to_le(next), at(USED_INDEX)?, Ordering::Release);
+        index.map_err(virtio_queue::Error::GuestMemory)
     }
 
     /// Puts the chain that [`Ring::pop`] gave last back, to be given again.
@@ -127,15 +163,19 @@ impl Ring {
         Ok(())
     }
 
+    /// Whether the driver waits for one of the chains given back last (virtio 1.2, 2.7.7.2, 2.7.10).
     fn interrupt_wanted(&mut self) -> Result<bool, virtio_queue::Error> {
-        if self.queue.event_idx_enabled() {
-            return self.queue.needs_notification(&self.ram);
-        }
-        // The flags must not be read before the used index is written (virtio 1.2, 2.7.7.2).
+        let added = std::mem::take(&mut self.added);
+        // What the driver wants must not be read before the used index is written.
         fence(Ordering::SeqCst);
-        let flags = self.ram.load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed);
-        let flags = flags.map_err(virtio_queue::Error::GuestMemory)?;
-        Ok(u16::from_le(flags) & NO_INTERRUPT == 0)
+        let ring = GuestAddress(self.queue.avail_ring());
+        let by_event = self.queue.event_idx_enabled();
+        let offset = if by_event { AVAIL_RING + 2 * u64::from(self.queue.size()) } else { 0 };
+        let at = ring.checked_add(offset).ok_or(virtio_queue::Error::AddressOverflow)?;
+        let word = self.ram.load::<u16>(at, Ordering::Relaxed).map(u16::from_le);
+        let word = word.map_err(virtio_queue::Error::GuestMemory)?;
+        let behind = self.queue.next_used().wrapping_sub(word).wrapping_sub(1);
+        Ok(if by_event { behind < added } else { word & NO_INTERRUPT == 0 })
     }
 
     /// Handles what is available, at most a queue full, with one interrupt at the end. `handle` returns
@@ -159,7 +199,7 @@ impl Ring {
             let Some(chain) = self.queue.iter(&self.ram).map_err(broken)?.next() else { break };
             let head = chain.head_index();
             let len = handle(&self.ram, chain);
-            self.queue.add_used(&self.ram, head, len).map_err(broken)?;
+            self.push(head, len)?;
             used = true;
         }
         if used {

@@ -155,15 +155,6 @@ impl Block {
     }
 }
 
-/// The threads of all queues.
-struct Workers(Vec<Box<dyn Worker>>);
-
-impl Worker for Workers {
-    fn stop(self: Box<Self>) {
-        self.0.into_iter().for_each(Worker::stop);
-    }
-}
-
 impl VirtioDevice for Block {
     fn id(&self) -> DeviceId {
         DeviceId::Block
@@ -192,7 +183,7 @@ impl VirtioDevice for Block {
         }
         // A driver that does not know flushes relies on writes being stable (virtio 1.2, 5.2.6.2).
         let write_through = features & F_FLUSH == 0;
-        let mut workers = Workers(Vec::with_capacity(queues.len()));
+        let mut workers = thread::Workers(Vec::with_capacity(queues.len()));
         for queue in queues {
             match self.serve(Ring::new(queue, ram.clone(), Arc::clone(&interrupt)), write_through) {
                 Ok(worker) => workers.0.push(worker),
