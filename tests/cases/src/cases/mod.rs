@@ -9,6 +9,7 @@ mod kills;
 mod limits;
 mod memory;
 mod mounts;
+mod net;
 mod processes;
 mod signals;
 mod stdio;
@@ -49,6 +50,7 @@ pub(crate) fn all() -> Vec<Case> {
         disks::CASES,
         memory::CASES,
         vsock::CASES,
+        net::CASES,
         processes::CASES,
         bad_input::CASES,
         kills::CASES,
