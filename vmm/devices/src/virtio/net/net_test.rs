@@ -257,7 +257,7 @@ fn frames_come_in() {
     for features in [PLAIN, MERGED, F_VERSION_1] {
         let mut card = Running::new(8, features);
         for number in 0..20 {
-            card.rx.add(&[Buf::room(5), Buf::room(7), Buf::room(1600)]);
+            card.rx.add(&[Buf::room(5), Buf::room(9), Buf::room(1600)]);
             card.rx.kick();
             inject(&card.tap, &packet(&frame(number, 60 + number as usize)));
             assert_eq!(card.receive(), (1, frame(number, 60 + number as usize)));

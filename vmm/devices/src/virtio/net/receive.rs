@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Address, Bytes, GuestAddress};
 
 use super::super::mem::{Buffers, Segment};
 use super::super::queue::{BrokenRing, Ring};
@@ -186,13 +186,19 @@ impl Receiver {
     /// Whether the driver wants the frame that was just read.
     fn is_wanted(&self, control: &Control) -> bool {
         let mut to: Mac = [0; MAC_LEN];
-        for (offset, byte) in (HEADER_LEN..).zip(&mut to) {
-            match self.byte_at(offset).map(|at| self.ring.ram().read_obj(at)) {
-                Some(Ok(read)) => *byte = read,
-                _ => return false,
+        let ram = self.ring.ram();
+        // Most of the time it is in one piece.
+        let ends = [HEADER_LEN, HEADER_LEN + 5].map(|offset| self.byte_at(offset));
+        let read = match ends {
+            [Some(first), Some(last)] if first.checked_add(5) == Some(last) => {
+                ram.read_slice(&mut to, first).ok()
             }
-        }
-        control.accepts(to)
+            _ => (HEADER_LEN..).zip(&mut to).try_for_each(|(offset, byte)| {
+                *byte = ram.read_obj(self.byte_at(offset)?).ok()?;
+                Some(())
+            }),
+        };
+        read.is_some() && control.accepts(to)
     }
 
     /// The address of byte `offset` of what is posted.
@@ -222,12 +228,9 @@ impl Receiver {
         // The tap leaves this field alone (virtio 1.2, 5.1.6.4.1).
         let [low, high] = u16::try_from(self.used.len()).unwrap_or(u16::MAX).to_le_bytes();
         let [flags, at_low, at_high] = header;
-        let mut bytes = vec![(at_low, low), (at_high, high)];
-        if !self.checksums {
-            // The kernel may say that a checksum is good; this driver knows of no flags.
-            bytes.push((flags, 0));
-        }
-        for (at, byte) in bytes {
+        // The kernel may say that a checksum is good; a driver that takes none knows of no flags.
+        let flags = flags.filter(|_| !self.checksums);
+        for (at, byte) in [(at_low, low), (at_high, high), (flags, 0)] {
             // The kernel has just written there.
             let _written = at.map(|at| self.ring.ram().write_obj(byte, at));
         }
