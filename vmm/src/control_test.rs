@@ -44,6 +44,8 @@ impl Supervisor {
             disks: vec![],
             vsock: None,
             rng: true,
+            nets: vec![],
+            balloon: true,
             console: None,
         };
         change(&mut spec, &mut fds);

@@ -218,6 +218,8 @@ fn boot_supervised(channel: &Channel, kernel: &NamedTempFile) {
         disks: vec![],
         vsock: None,
         rng: false,
+        nets: vec![],
+        balloon: false,
         console: None,
     };
     channel.send(&ToMonitor::Boot(Box::new(spec)), &[kernel.as_file().as_fd()]).unwrap();

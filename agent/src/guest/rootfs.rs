@@ -121,8 +121,10 @@ impl Rootfs {
             let node = disk::find(address).await?;
             make_dir(&mounted, 0o700)?;
             let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
-            // Its content does not outlive the machine: no barriers, no journal replay to wait for.
-            let outcome = mount(Some(&node), &mounted, Some("ext4"), flags, Some("nobarrier"));
+            // Its content does not outlive the machine: no barriers, no journal replay to wait for. What is
+            // deleted is told to the disk, so that the host gets its room back.
+            let outcome =
+                mount(Some(&node), &mounted, Some("ext4"), flags, Some("nobarrier,discard"));
             if let Err(errno) = outcome {
                 // The next attempt must not take the empty directory for the disk.
                 let _ = fs::remove_dir(&mounted);

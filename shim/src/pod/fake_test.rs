@@ -160,6 +160,8 @@ fn spec(connections: OwnedFd) -> PodSpec {
             disks: vec![disk],
             vsock: Some(VsockSpec { cid: Cid(3), connections: FdSlot(2) }),
             rng: false,
+            nets: vec![],
+            balloon: false,
             console: None,
         },
         descriptors: vec![null(), null(), connections],

@@ -148,6 +148,8 @@ impl RunPlan {
             disks,
             vsock: Some(VsockSpec { cid: GUEST_CID, connections: slot() }),
             rng: true,
+            nets: vec![],
+            balloon: true,
             console,
         }
     }

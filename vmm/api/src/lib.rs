@@ -15,9 +15,10 @@ mod units;
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Message};
 pub use control::{Booted, ExitReason, FromMonitor, Stage, StageName, ToMonitor};
 pub use spec::{
-    BootSpec, ConsoleSpec, DiskSpec, MAX_DISKS, MAX_VCPUS, MachineSpec, SpecError, VsockSpec,
+    BootSpec, ConsoleSpec, DiskSpec, MAX_DISKS, MAX_NETS, MAX_QUEUE_PAIRS, MAX_VCPUS, MachineSpec,
+    NetSpec, SpecError, VsockSpec,
 };
-pub use units::{Bdf, Cid, FdSlot, MiB};
+pub use units::{Bdf, Cid, FdSlot, Mac, MiB, NotAMac};
 
 /// Version of this interface. The monitor refuses any other.
 pub const API_VERSION: u32 = 1;

@@ -2,14 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Cid, FdSlot, MiB};
+use crate::units::{Cid, FdSlot, Mac, MiB};
 
 /// Most virtual CPUs of one machine; the guest kernel's `CONFIG_NR_CPUS`.
 pub const MAX_VCPUS: u8 = 64;
 
-/// Most disks of one machine at boot: PCI bus 0 has 32 device numbers, and the host bridge, vsock, rng
-/// and a network device need some.
+/// Most disks of one machine at boot: PCI bus 0 has 32 device numbers, and the host bridge, vsock, rng,
+/// balloon and network cards need some.
 pub const MAX_DISKS: usize = 24;
+
+/// Most network cards of one machine at boot.
+pub const MAX_NETS: usize = 4;
+
+/// Most queue pairs of a network card.
+pub const MAX_QUEUE_PAIRS: usize = 8;
+
+/// Least MTU (virtio 1.2, 5.1.4.1).
+const MIN_MTU: u16 = 68;
 
 /// Longest serial number of a disk in bytes (virtio 1.2, 5.2.6.1, `VIRTIO_BLK_T_GET_ID`).
 const MAX_SERIAL: usize = 20;
@@ -38,12 +47,18 @@ pub struct MachineSpec {
     /// Disks, in the order of their PCI addresses.
     #[serde(default)]
     pub disks: Vec<DiskSpec>,
+    /// Network cards, in the order of their PCI addresses.
+    #[serde(default)]
+    pub nets: Vec<NetSpec>,
     /// The vsock device, if any.
     #[serde(default)]
     pub vsock: Option<VsockSpec>,
     /// Whether there is an entropy device.
     #[serde(default)]
     pub rng: bool,
+    /// Whether there is a memory balloon, by which the guest gives free memory back to the host.
+    #[serde(default)]
+    pub balloon: bool,
     /// Where the serial console goes; without it the machine has no serial port.
     #[serde(default)]
     pub console: Option<ConsoleSpec>,
@@ -75,6 +90,23 @@ pub struct DiskSpec {
     /// What the guest reads as the serial number; at most 20 bytes.
     #[serde(default)]
     pub serial: String,
+}
+
+/// A network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetSpec {
+    /// The queues of one tap, 1 to [`MAX_QUEUE_PAIRS`]; each is a queue pair of the card. They are
+    /// non-blocking and made with `IFF_TAP`, `IFF_NO_PI`, `IFF_VNET_HDR`, `TUNSETVNETHDRSZ` of 12 and, if
+    /// there are several, `IFF_MULTI_QUEUE`. The monitor sets nothing but the offloads that the guest
+    /// takes (`TUNSETOFFLOAD`).
+    pub taps: Vec<FdSlot>,
+    /// The card's address; without one the guest chooses.
+    #[serde(default)]
+    pub mac: Option<Mac>,
+    /// The MTU that the guest is told, the tap's own; without it the guest takes 1500.
+    #[serde(default)]
+    pub mtu: Option<u16>,
 }
 
 /// The vsock device.
@@ -114,6 +146,18 @@ pub enum SpecError {
     /// The number of disks.
     #[error("{0} disks; at most {MAX_DISKS} are possible")]
     Disks(usize),
+    /// The number of network cards.
+    #[error("{0} network cards; at most {MAX_NETS} are possible")]
+    Nets(usize),
+    /// The number of queue pairs.
+    #[error("a network card with {0} queue pairs; 1 to {MAX_QUEUE_PAIRS} are possible")]
+    QueuePairs(usize),
+    /// The address of a network card.
+    #[error("{0} is no address for a network card")]
+    Mac(Mac),
+    /// The MTU of a network card.
+    #[error("an MTU of {0}; it must be at least {MIN_MTU}")]
+    Mtu(u16),
     /// A serial number.
     #[error("disk serial {0:?} is longer than {MAX_SERIAL} bytes")]
     Serial(String),
@@ -155,6 +199,7 @@ impl MachineSpec {
         if let Some(disk) = self.disks.iter().find(|disk| disk.serial.len() > MAX_SERIAL) {
             return Err(SpecError::Serial(disk.serial.clone()));
         }
+        self.check_nets()?;
         let cmdline = &self.boot.cmdline;
         if cmdline.len() > MAX_CMDLINE || cmdline.contains('\0') {
             return Err(SpecError::Cmdline(cmdline.len()));
@@ -163,6 +208,24 @@ impl MachineSpec {
             return Err(SpecError::Cid(vsock.cid));
         }
         self.check_slots(sent)
+    }
+
+    fn check_nets(&self) -> Result<(), SpecError> {
+        if self.nets.len() > MAX_NETS {
+            return Err(SpecError::Nets(self.nets.len()));
+        }
+        for net in &self.nets {
+            if !(1..=MAX_QUEUE_PAIRS).contains(&net.taps.len()) {
+                return Err(SpecError::QueuePairs(net.taps.len()));
+            }
+            if let Some(mac) = net.mac.filter(|mac| !mac.is_unicast()) {
+                return Err(SpecError::Mac(mac));
+            }
+            if let Some(mtu) = net.mtu.filter(|mtu| *mtu < MIN_MTU) {
+                return Err(SpecError::Mtu(mtu));
+            }
+        }
+        Ok(())
     }
 
     /// Every slot is there and none is named twice.
@@ -182,6 +245,7 @@ impl MachineSpec {
         [Some(self.boot.kernel), self.boot.initrd]
             .into_iter()
             .chain(self.disks.iter().map(|disk| Some(disk.file)))
+            .chain(self.nets.iter().flat_map(|net| net.taps.iter().copied().map(Some)))
             .chain([self.vsock.map(|v| v.connections), self.console.map(|c| c.log)])
             .flatten()
     }

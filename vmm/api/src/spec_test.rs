@@ -10,14 +10,20 @@ fn spec() -> MachineSpec {
         boot: BootSpec { kernel: FdSlot(0), initrd: Some(FdSlot(1)), cmdline: "quiet".into() },
         disks: vec![DiskSpec { file: FdSlot(2), readonly: true, serial: "layer0".into() }],
         vsock: Some(VsockSpec { cid: Cid(3), connections: FdSlot(3) }),
+        nets: vec![NetSpec {
+            taps: vec![FdSlot(5), FdSlot(6)],
+            mac: Some("02:00:00:00:00:01".parse().unwrap()),
+            mtu: Some(1500),
+        }],
         rng: true,
+        balloon: true,
         console: Some(ConsoleSpec { log: FdSlot(4), limit: 65536 }),
     }
 }
 
 #[test]
 fn a_sound_specification_passes() {
-    assert_eq!(spec().check(5), Ok(()));
+    assert_eq!(spec().check(7), Ok(()));
 }
 
 #[test]
@@ -37,7 +43,7 @@ fn each_limit_is_enforced() {
     let broken = |change: fn(&mut MachineSpec)| {
         let mut spec = spec();
         change(&mut spec);
-        spec.check(5).unwrap_err()
+        spec.check(7).unwrap_err()
     };
     assert_eq!(broken(|s| s.version = 99), SpecError::Version(99));
     assert_eq!(broken(|s| s.vcpus = 0), SpecError::Vcpus(0));
@@ -48,6 +54,16 @@ fn each_limit_is_enforced() {
     assert_eq!(broken(|s| s.boot.cmdline = "a\0b".into()), SpecError::Cmdline(3));
     assert_eq!(broken(|s| s.disks[0].serial = "x".repeat(21)), SpecError::Serial("x".repeat(21)));
     assert!(matches!(broken(|s| s.disks = vec![s.disks[0].clone(); 25]), SpecError::Disks(25)));
+    assert!(matches!(broken(|s| s.nets = vec![s.nets[0].clone(); 5]), SpecError::Nets(5)));
+    assert_eq!(broken(|s| s.nets[0].taps.clear()), SpecError::QueuePairs(0));
+    assert_eq!(broken(|s| s.nets[0].taps = vec![FdSlot(5); 9]), SpecError::QueuePairs(9));
+    assert_eq!(broken(|s| s.nets[0].mtu = Some(67)), SpecError::Mtu(67));
+    for wrong in ["00:00:00:00:00:00", "01:00:5e:00:00:01"] {
+        let mac: Mac = wrong.parse().unwrap();
+        let mut spec = spec();
+        spec.nets[0].mac = Some(mac);
+        assert_eq!(spec.check(7), Err(SpecError::Mac(mac)));
+    }
     assert!(matches!(
         broken(|s| s.vsock = Some(VsockSpec { cid: Cid(2), connections: FdSlot(3) })),
         SpecError::Cid(Cid(2))
@@ -56,8 +72,19 @@ fn each_limit_is_enforced() {
 
 #[test]
 fn a_descriptor_must_be_there_and_be_used_once() {
-    assert_eq!(spec().check(4), Err(SpecError::Descriptor { slot: FdSlot(4), sent: 4 }));
+    assert_eq!(spec().check(6), Err(SpecError::Descriptor { slot: FdSlot(6), sent: 6 }));
     let mut twice = spec();
     twice.disks[0].file = FdSlot(0);
-    assert_eq!(twice.check(5), Err(SpecError::Descriptor { slot: FdSlot(0), sent: 5 }));
+    assert_eq!(twice.check(7), Err(SpecError::Descriptor { slot: FdSlot(0), sent: 7 }));
+}
+
+#[test]
+fn mac_addresses_are_read_as_they_are_written() {
+    for text in ["02:00:00:00:00:01", "fe:dc:ba:98:76:54"] {
+        assert_eq!(text.parse::<Mac>().unwrap().to_string(), text);
+    }
+    for wrong in ["", "02:00:00:00:00", "02:00:00:00:00:01:02", "2:0:0:0:0:1", "+2:00:00:00:00:01"]
+    {
+        assert_eq!(wrong.parse::<Mac>(), Err(NotAMac), "{wrong}");
+    }
 }

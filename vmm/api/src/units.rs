@@ -1,6 +1,7 @@
 //! Newtypes for numbers that must not be mixed up.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,46 @@ pub struct Bdf(pub u16);
 impl fmt::Display for Bdf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:02x}:{:02x}.{}", self.0 >> 8, (self.0 >> 3) & 0x1f, self.0 & 7)
+    }
+}
+
+/// The address of a network card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// Whether one card can have it: it is neither a group's nor zero.
+    #[must_use]
+    pub fn is_unicast(self) -> bool {
+        self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A text that is no [`Mac`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a MAC address such as 02:00:00:00:00:01")]
+pub struct NotAMac;
+
+impl FromStr for Mac {
+    type Err = NotAMac;
+
+    fn from_str(text: &str) -> Result<Self, NotAMac> {
+        let byte = |part: &str| match part.len() {
+            2 if part.bytes().all(|digit| digit.is_ascii_hexdigit()) => {
+                u8::from_str_radix(part, 16).map_err(|_| NotAMac)
+            }
+            _ => Err(NotAMac),
+        };
+        let bytes = text.split(':').map(byte).collect::<Result<Vec<_>, _>>()?;
+        bytes.try_into().map(Mac).map_err(|_| NotAMac)
     }
 }
 

@@ -71,6 +71,17 @@ pub trait Doorbells: Send + Sync {
     fn disconnect(&self, address: u64, event: &EventFd) -> io::Result<()>;
 }
 
+/// Takes memory back that the guest does not use.
+pub trait Reclaim: Send + Sync {
+    /// The guest needs nothing of what is in `len` bytes at `address`. Any range may be named: what is not
+    /// the guest's memory, or cannot be given back, is left alone. What is given back, whole pages, reads
+    /// as zero.
+    ///
+    /// # Errors
+    /// If the host refuses.
+    fn give_back(&self, address: u64, len: u64) -> io::Result<()>;
+}
+
 /// A range of addresses (memory-mapped or I/O ports) that a device answers.
 ///
 /// Called on vCPU threads, one access at a time per device (the bus locks). `offset` is relative to the

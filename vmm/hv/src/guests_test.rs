@@ -315,6 +315,33 @@ fn kvm_messages_are_masked_and_rerouted() {
     assert_eq!(ports(&recorder), ["out f0", "out f1", "out f1", "out f2"]);
 }
 
+#[test]
+fn kvm_the_number_of_a_vector_that_is_gone_is_given_out_again() {
+    let Some(hypervisor) = open() else { return };
+    let (guest, recorder, says) = waiting(&hypervisor);
+    let irqs = guest.vm.irqs().clone();
+    let watcher = thread::spawn(move || {
+        let ready = says.recv_timeout(PATIENCE) == Ok(0xf0);
+        // More in all than there can be at once, and each in use.
+        for _ in 0..10 {
+            let vectors: Vec<_> = (0..200).map(|_| irqs.vector().unwrap()).collect();
+            vectors.iter().for_each(|vector| vector.connect(target(0x51)));
+            drop(vectors);
+        }
+        let used = irqs.vector().unwrap();
+        used.connect(target(0x51));
+        used.raise();
+        let heard = says.recv_timeout(PATIENCE) == Ok(0xf2);
+        drop(used);
+        // The next one with its number goes elsewhere.
+        let next = irqs.vector().unwrap();
+        next.raise();
+        ready && heard && says.recv_timeout(Duration::from_millis(200)).is_err()
+    });
+    guest.run_until(&recorder, watcher);
+    assert_eq!(ports(&recorder), ["out f0", "out f2"]);
+}
+
 impl Guest {
     /// As [`Guest::run`], but `watcher` says when the guest is done.
     fn run_until(self, recorder: &Arc<Recorder>, watcher: thread::JoinHandle<bool>) -> Vec<End> {

@@ -51,7 +51,8 @@ pub struct Irqs {
 #[derive(Debug)]
 struct Shared {
     vm: Arc<VmFd>,
-    routes: Mutex<Vec<Route>>,
+    /// By number; those of vectors that are gone are given out again.
+    routes: Mutex<Vec<Option<Route>>>,
 }
 
 /// One vector as the table has it.
@@ -97,11 +98,15 @@ impl Irqs {
             state: AtomicU8::new(DISCONNECTED),
         });
         let mut routes = self.shared.routes();
-        let index = routes.len();
+        let index = routes.iter().position(Option::is_none).unwrap_or(routes.len());
         if index >= MAX_VECTORS {
             return Err(io::Error::other("too many interrupt vectors"));
         }
-        routes.push(Route { target: None, installed: None, line: Arc::clone(&line) });
+        let route = Some(Route { target: None, installed: None, line: Arc::clone(&line) });
+        match routes.get_mut(index) {
+            Some(free) => *free = route,
+            None => routes.push(route),
+        }
         Ok(IrqVector { shared: Arc::clone(&self.shared), index, line })
     }
 
@@ -119,7 +124,7 @@ impl Irqs {
 }
 
 impl Shared {
-    fn routes(&self) -> MutexGuard<'_, Vec<Route>> {
+    fn routes(&self) -> MutexGuard<'_, Vec<Option<Route>>> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,6 +135,7 @@ impl Shared {
             .map_err(|_| io::Error::other("too many interrupt routes"))?;
         self.vm.set_gsi_routing(&table)?;
         for (index, route) in routes.iter_mut().enumerate() {
+            let Some(route) = route else { continue };
             let first = route.installed.is_none() && route.target.is_some();
             if first {
                 self.vm.register_irqfd(&route.line.event, gsi(index))?;
@@ -147,7 +153,7 @@ impl IrqVector {
     /// Notes where the vector goes; `None` disconnects it.
     pub fn connect(&self, target: Option<MsiTarget>) {
         let mut routes = self.shared.routes();
-        let Some(route) = routes.get_mut(self.index) else { return };
+        let Some(Some(route)) = routes.get_mut(self.index) else { return };
         let state = match target {
             None => DISCONNECTED,
             // The table still has it from before it was masked.
@@ -175,13 +181,31 @@ impl IrqVector {
     }
 }
 
+impl Drop for IrqVector {
+    /// Gives the number back.
+    fn drop(&mut self) {
+        let mut routes = self.shared.routes();
+        let Some(free) = routes.get_mut(self.index) else { return };
+        let Some(route) = free else { return };
+        if route.installed.is_some() {
+            // The table may name the number on: nothing raises it any more. What KVM does not disconnect
+            // stays taken.
+            let gone = self.shared.vm.unregister_irqfd(&route.line.event, gsi(self.index));
+            if gone.is_err() {
+                return;
+            }
+        }
+        *free = None;
+    }
+}
+
 /// The global interrupt number of the vector at `index` of the table.
 fn gsi(index: usize) -> u32 {
     u32::try_from(index).map_or(u32::MAX, |index| index.saturating_add(IOAPIC_PINS))
 }
 
 /// KVM's table: the IOAPIC's pins, then every vector that has a target.
-fn entries(routes: &[Route]) -> Vec<kvm_irq_routing_entry> {
+fn entries(routes: &[Option<Route>]) -> Vec<kvm_irq_routing_entry> {
     let pins = (0..IOAPIC_PINS).map(|pin| kvm_irq_routing_entry {
         gsi: pin,
         type_: KVM_IRQ_ROUTING_IRQCHIP,
@@ -191,7 +215,7 @@ fn entries(routes: &[Route]) -> Vec<kvm_irq_routing_entry> {
         ..Default::default()
     });
     let vectors = routes.iter().enumerate().filter_map(|(index, route)| {
-        let target = route.target?;
+        let target = route.as_ref()?.target?;
         let [low, high] = halves(target.address);
         Some(kvm_irq_routing_entry {
             gsi: gsi(index),

@@ -20,7 +20,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::files::{Outbox, open, open_console, open_disk, parse_disk};
-use super::{BootArgs, exit, vsock};
+use super::{BootArgs, exit, tap, vsock};
 
 /// Boots the machine and waits for its end.
 pub(crate) fn run(args: &BootArgs, started_ns: u64) -> anyhow::Result<ExitCode> {
@@ -59,6 +59,7 @@ fn specification(args: &BootArgs, outbox: &mut Outbox) -> anyhow::Result<Machine
         let file = outbox.add(open_disk(path, readonly)?)?;
         disks.push(DiskSpec { file, readonly, serial: format!("disk{index}") });
     }
+    let nets = args.taps.iter().map(|tap| tap::open(tap, outbox)).collect::<Result<_, _>>()?;
     let vsock = args.vsock.as_ref().map(|path| vsock::listen(path, outbox)).transpose()?;
     let console = match args.console.as_str() {
         "none" => None,
@@ -70,8 +71,10 @@ fn specification(args: &BootArgs, outbox: &mut Outbox) -> anyhow::Result<Machine
         memory: MiB(args.memory),
         boot: BootSpec { kernel, initrd, cmdline: args.cmdline.clone() },
         disks,
+        nets,
         vsock,
         rng: true,
+        balloon: true,
         console,
     })
 }

@@ -6,6 +6,7 @@ pub(crate) mod boot;
 mod bridge;
 pub(crate) mod exit;
 mod files;
+mod tap;
 mod vsock;
 
 use std::path::PathBuf;
@@ -44,6 +45,9 @@ pub(crate) struct BootArgs {
     /// A disk: a raw file or block device; `:ro` for read-only. Repeatable; they appear in this order.
     #[arg(long = "disk", value_name = "PATH[:ro]")]
     pub(crate) disks: Vec<String>,
+    /// A network card: a tap, which is made if there is none. MTU is what the guest is told. Repeatable.
+    #[arg(long = "tap", value_name = "NAME[,mac=M][,queues=N][,mtu=N]")]
+    pub(crate) taps: Vec<tap::TapArg>,
     /// Virtual CPUs.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) cpus: u8,

@@ -14,16 +14,18 @@ use cofferdam_vmm_devices::legacy::power::{PANIC_PORTS, POWER_PORTS, PanicNotifi
 use cofferdam_vmm_devices::legacy::serial::{SERIAL_PORTS, Serial};
 use cofferdam_vmm_devices::pci::{EcamError, HostBridge, PciBus};
 use cofferdam_vmm_devices::virtio::VirtioDevice;
+use cofferdam_vmm_devices::virtio::balloon::Balloon;
 use cofferdam_vmm_devices::virtio::block::{Block, BlockError, BlockOptions};
+use cofferdam_vmm_devices::virtio::net::{Net, NetError, NetOptions};
 use cofferdam_vmm_devices::virtio::pci::{BAR_SIZE, TransportError, VirtioPci, Wiring};
 use cofferdam_vmm_devices::virtio::rng::Rng;
 use cofferdam_vmm_devices::virtio::vsock::Vsock;
 use cofferdam_vmm_hv::{
-    Hypervisor, MemoryError, OpenError, Topology, Vcpu, Vm, VmError, allocate_ram,
+    Hypervisor, MemoryError, OpenError, Reclaimer, Topology, Vcpu, Vm, VmError, allocate_ram,
 };
 
 use super::outcome::Outcome;
-use super::ports::{Bells, Interrupts};
+use super::ports::{Bells, Interrupts, Returned};
 use super::space::Space;
 use super::stages::Observed;
 use crate::boot::{self, BootError};
@@ -62,6 +64,15 @@ pub enum BuildError {
         /// Why.
         #[source]
         source: BlockError,
+    },
+    /// A network card.
+    #[error("network card {index}")]
+    Net {
+        /// Which, from 0.
+        index: usize,
+        /// Why.
+        #[source]
+        source: NetError,
     },
     /// A virtio device.
     #[error(transparent)]
@@ -221,10 +232,24 @@ impl DeviceBuilder<'_> {
         }
         for (index, (slot, disk)) in plan.disks.iter().zip(&plan.spec.disks).enumerate() {
             let file = self.files.take_file(disk.file)?;
-            let options = BlockOptions { readonly: disk.readonly, serial: disk.serial.clone() };
+            let (readonly, serial) = (disk.readonly, disk.serial.clone());
+            let options = BlockOptions { readonly, serial, queues: plan.queues() };
             let block =
                 Block::new(file, options).map_err(|source| BuildError::Disk { index, source })?;
             devices.push((*slot, Box::new(block)));
+        }
+        for (index, (slot, net)) in plan.nets.iter().zip(&plan.spec.nets).enumerate() {
+            let taps = net.taps.iter().map(|tap| self.files.take(*tap));
+            let taps = taps.collect::<Result<_, _>>()?;
+            let options = NetOptions { mac: net.mac.map(|mac| mac.0), mtu: net.mtu };
+            let net =
+                Net::new(taps, options).map_err(|source| BuildError::Net { index, source })?;
+            devices.push((*slot, Box::new(net)));
+        }
+        if let Some(slot) = plan.balloon {
+            // All memory is shared: nothing needs to be kept.
+            let reclaimer = Reclaimer::new(self.wiring.ram.clone(), &[]);
+            devices.push((slot, Box::new(Balloon::new(Arc::new(Returned(reclaimer))))));
         }
         Ok(devices)
     }

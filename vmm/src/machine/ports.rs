@@ -5,8 +5,8 @@
 use std::io;
 use std::sync::Arc;
 
-use cofferdam_vmm_devices::ports::{Doorbells, MsiController, MsiMessage, MsiVector};
-use cofferdam_vmm_hv::{IrqVector, Irqs, MsiTarget, Vm};
+use cofferdam_vmm_devices::ports::{Doorbells, MsiController, MsiMessage, MsiVector, Reclaim};
+use cofferdam_vmm_hv::{IrqVector, Irqs, MsiTarget, Reclaimer, Vm};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Message-signalled interrupts.
@@ -41,5 +41,14 @@ impl Doorbells for Bells {
 
     fn disconnect(&self, address: u64, event: &EventFd) -> io::Result<()> {
         self.0.disconnect_doorbell(address, event).map_err(io::Error::other)
+    }
+}
+
+/// Memory that the guest does not use.
+pub(super) struct Returned(pub(super) Reclaimer);
+
+impl Reclaim for Returned {
+    fn give_back(&self, address: u64, len: u64) -> io::Result<()> {
+        self.0.give_back(address, len)
     }
 }

@@ -12,6 +12,9 @@ use self::acpi::AcpiTables;
 use self::layout::MemoryLayout;
 use self::pci::{Slot, Slots};
 
+/// Most queues of one disk: more vCPUs share them. Each costs the monitor a thread once it is in use.
+const MAX_QUEUES: u16 = 4;
+
 /// I/O ports of the serial console.
 pub const SERIAL_PORT: u16 = 0x3f8;
 /// IOAPIC pin of the serial console.
@@ -45,6 +48,10 @@ pub struct Plan {
     pub rng: Option<Slot>,
     /// The places of the disks, in order.
     pub disks: Vec<Slot>,
+    /// The places of the network cards, in order.
+    pub nets: Vec<Slot>,
+    /// The place of the memory balloon.
+    pub balloon: Option<Slot>,
     /// The ACPI tables.
     pub acpi: AcpiTables,
 }
@@ -57,17 +64,27 @@ impl Plan {
     pub fn new(spec: MachineSpec, sent: usize) -> Result<Self, PlanError> {
         spec.check(sent)?;
         let mut slots = Slots::new();
-        let mut take = |wanted: bool| match wanted {
+        let take = |slots: &mut Slots, wanted: bool| match wanted {
             true => slots.take().map(Some).ok_or(PlanError::BusFull),
             false => Ok(None),
         };
-        let vsock = take(spec.vsock.is_some())?;
-        let rng = take(spec.rng)?;
-        let disks = spec.disks.iter().map(|_| slots.take().ok_or(PlanError::BusFull));
-        let disks = disks.collect::<Result<_, _>>()?;
+        let vsock = take(&mut slots, spec.vsock.is_some())?;
+        let rng = take(&mut slots, spec.rng)?;
+        let take_all = |slots: &mut Slots, count: usize| {
+            (0..count).map(|_| slots.take().ok_or(PlanError::BusFull)).collect::<Result<_, _>>()
+        };
+        let disks = take_all(&mut slots, spec.disks.len())?;
+        let nets = take_all(&mut slots, spec.nets.len())?;
+        let balloon = take(&mut slots, spec.balloon)?;
         let memory = MemoryLayout::new(spec.memory);
         let acpi = acpi::tables(spec.vcpus, spec.console.is_some());
-        Ok(Self { spec, memory, vsock, rng, disks, acpi })
+        Ok(Self { spec, memory, vsock, rng, disks, nets, balloon, acpi })
+    }
+
+    /// Queues of each device that can have several: each vCPU has its own, up to [`MAX_QUEUES`].
+    #[must_use]
+    pub fn queues(&self) -> u16 {
+        u16::from(self.spec.vcpus).min(MAX_QUEUES)
     }
 
     /// The addresses of the disks, in order.

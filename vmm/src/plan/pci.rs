@@ -5,7 +5,7 @@
 //!
 //! Invariant: pure; device numbers and BARs are distinct, and a BAR lies in the window, aligned to its size.
 
-use cofferdam_vmm_api::{Bdf, MAX_DISKS};
+use cofferdam_vmm_api::{Bdf, MAX_DISKS, MAX_NETS};
 use cofferdam_vmm_devices::virtio::pci::BAR_SIZE;
 
 use super::layout::{BARS, BARS_SIZE};
@@ -18,7 +18,8 @@ const DEVICES: u8 = 32;
 
 const _: () = assert!(DEVICES as u64 * STRIDE <= BARS_SIZE);
 const _: () = assert!(STRIDE.is_multiple_of(BAR_SIZE));
-const _: () = assert!(MAX_DISKS + 3 < DEVICES as usize);
+// The host bridge, vsock, rng and balloon besides.
+const _: () = assert!(MAX_DISKS + MAX_NETS + 4 <= DEVICES as usize);
 
 /// A place on the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

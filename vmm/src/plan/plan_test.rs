@@ -7,11 +7,14 @@ use super::layout::*;
 use super::*;
 
 pub(crate) fn spec(vcpus: u8, memory: u32, disks: usize) -> MachineSpec {
-    let disk = |index: usize| DiskSpec {
-        file: FdSlot(u16::try_from(index).unwrap() + 4),
-        readonly: false,
-        serial: String::new(),
-    };
+    with_nets(vcpus, memory, disks, 0)
+}
+
+fn with_nets(vcpus: u8, memory: u32, disks: usize, nets: usize) -> MachineSpec {
+    let slot = |index: usize| FdSlot(u16::try_from(index).unwrap() + 4);
+    let net = |index| NetSpec { taps: vec![slot(disks + index)], mac: None, mtu: None };
+    let disk =
+        |index: usize| DiskSpec { file: slot(index), readonly: false, serial: String::new() };
     MachineSpec {
         version: API_VERSION,
         vcpus,
@@ -20,6 +23,8 @@ pub(crate) fn spec(vcpus: u8, memory: u32, disks: usize) -> MachineSpec {
         disks: (0..disks).map(disk).collect(),
         vsock: Some(VsockSpec { cid: Cid(3), connections: FdSlot(2) }),
         rng: true,
+        nets: (0..nets).map(net).collect(),
+        balloon: true,
         console: Some(ConsoleSpec { log: FdSlot(3), limit: 0 }),
     }
 }
@@ -32,6 +37,15 @@ fn devices_have_their_places_in_order() {
     let disks: Vec<_> = plan.disk_addresses().iter().map(Bdf::to_string).collect();
     assert_eq!(disks, ["00:03.0", "00:04.0", "00:05.0"]);
     assert_eq!(plan.disks[0].bar, 0xc030_0000);
+}
+
+#[test]
+fn the_largest_machine_fits_the_bus() {
+    let plan =
+        Plan::new(with_nets(64, 256, MAX_DISKS, MAX_NETS), MAX_DISKS + MAX_NETS + 4).unwrap();
+    assert_eq!(plan.nets[0].bdf().to_string(), "00:1b.0");
+    assert_eq!(plan.balloon.unwrap().bdf().to_string(), "00:1f.0");
+    assert_eq!(plan.queues(), 4);
 }
 
 #[test]
@@ -70,20 +84,26 @@ fn disjoint(ranges: &[(u64, u64)]) -> bool {
 
 proptest! {
     #[test]
-    fn nothing_overlaps(vcpus in 1u8..=64, memory in 48u32..(1 << 20), disks in 0usize..=24) {
-        let plan = Plan::new(spec(vcpus, memory, disks), disks + 4).unwrap();
+    fn nothing_overlaps(
+        vcpus in 1u8..=64,
+        memory in 48u32..(1 << 20),
+        disks in 0usize..=24,
+        nets in 0usize..=4,
+    ) {
+        let plan = Plan::new(with_nets(vcpus, memory, disks, nets), disks + nets + 4).unwrap();
         let memory_map: Vec<_> = plan.memory.map.iter().map(|r| (r.start, r.size)).collect();
         prop_assert!(disjoint(&memory_map));
         let mut fixed = plan.memory.ram.clone();
         fixed.extend([(ECAM, ECAM_SIZE), (IOAPIC, 0x1000), (LOCAL_APIC, 0x10_0000)]);
         fixed.push((0xfffb_c000, 0x4000)); // KVM's own pages
-        let slots = plan.vsock.iter().chain(&plan.rng).chain(&plan.disks);
+        let slots = plan.vsock.iter().chain(&plan.rng).chain(&plan.disks).chain(&plan.nets);
+        let slots = slots.chain(&plan.balloon);
         fixed.extend(slots.clone().map(|slot| (slot.bar, pci::STRIDE)));
         prop_assert!(disjoint(&fixed));
         prop_assert!(slots.clone().all(|s| s.bar >= BARS && s.bar + pci::STRIDE <= BARS + BARS_SIZE));
         let mut devices: Vec<_> = slots.map(|slot| slot.device).collect();
         devices.dedup();
-        prop_assert_eq!(devices.len(), disks + 2);
+        prop_assert_eq!(devices.len(), disks + nets + 3);
         prop_assert!(devices.iter().all(|device| (1..32).contains(device)));
     }
 

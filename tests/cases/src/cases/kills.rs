@@ -47,7 +47,7 @@ fn helper(parent: Pid, name: &str) -> Option<Pid> {
 }
 
 /// Waits for `helper`.
-fn wait_for_helper(run: &Started, name: &str) -> Result<Pid> {
+pub(super) fn wait_for_helper(run: &Started, name: &str) -> Result<Pid> {
     // The first run may have to make the root file system's image.
     let deadline = Instant::now() + Duration::from_secs(120);
     while Instant::now() < deadline {

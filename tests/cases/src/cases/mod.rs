@@ -7,7 +7,9 @@ mod boot;
 mod disks;
 mod kills;
 mod limits;
+mod memory;
 mod mounts;
+mod net;
 mod processes;
 mod signals;
 mod stdio;
@@ -46,7 +48,9 @@ pub(crate) fn all() -> Vec<Case> {
         mounts::CASES,
         limits::CASES,
         disks::CASES,
+        memory::CASES,
         vsock::CASES,
+        net::CASES,
         processes::CASES,
         bad_input::CASES,
         kills::CASES,

@@ -17,14 +17,17 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::ports::Ram;
 
+pub mod balloon;
 pub mod block;
 pub mod mem;
+pub mod net;
 pub mod pci;
 pub mod queue;
 pub mod rng;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod thread;
+pub mod uring;
 pub mod vsock;
 
 /// Virtio device ids (virtio 1.2, 5).

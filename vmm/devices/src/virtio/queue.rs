@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Address, Bytes, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -23,6 +23,13 @@ pub type Chain<'a> = DescriptorChain<&'a Ram>;
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
 const NO_INTERRUPT: u16 = 1;
 
+/// Where the rings of the driver and of the device begin behind their indices, where the device's index
+/// is, and the bytes of one of its elements (virtio 1.2, 2.7.6, 2.7.8).
+const AVAIL_RING: u64 = 4;
+const USED_RING: u64 = 4;
+const USED_INDEX: u64 = 2;
+const USED_ELEMENT: u64 = 8;
+
 /// A queue, its memory and its way back to the driver.
 pub struct Ring {
     queue: Queue,
@@ -30,6 +37,8 @@ pub struct Ring {
     doorbell: EventFd,
     ram: Ram,
     interrupt: Arc<dyn Interrupt>,
+    /// Chains given back since the driver was last considered for an interrupt.
+    added: u16,
 }
 
 /// The rings' contents make no sense.
@@ -46,7 +55,7 @@ impl Ring {
     #[must_use]
     pub fn new(active: ActiveQueue, ram: Ram, interrupt: Arc<dyn Interrupt>) -> Self {
         let ActiveQueue { index, queue, doorbell } = active;
-        Self { queue, index, doorbell, ram, interrupt }
+        Self { queue, index, doorbell, ram, interrupt, added: 0 }
     }
 
     /// Signalled when the driver has made buffers available.
@@ -76,8 +85,70 @@ impl Ring {
     /// # Errors
     /// [`BrokenRing`].
     pub fn push(&mut self, head: u16, len: u32) -> Result<(), BrokenRing> {
-        let used = self.queue.add_used(&self.ram, head, len);
-        used.map_err(|source| BrokenRing { index: self.index, source })
+        self.push_all(&[(head, len)])
+    }
+
+    /// Gives chains back, all at the same moment, as a packet in several buffers needs it: heads and how
+    /// many bytes of each are written.
+    ///
+    /// # Errors
+    /// [`BrokenRing`].
+    pub fn push_all(&mut self, used: &[(u16, u32)]) -> Result<(), BrokenRing> {
+        self.write_used(used).map_err(|source| BrokenRing { index: self.index, source })
+    }
+
+    fn write_used(&mut self, used: &[(u16, u32)]) -> Result<(), virtio_queue::Error> {
+        let (ring, size) = (GuestAddress(self.queue.used_ring()), self.queue.size());
+        let at = |offset| ring.checked_add(offset).ok_or(virtio_queue::Error::AddressOverflow);
+        let mut next = self.queue.next_used();
+        for &(head, len) in used {
+            if head >= size {
+                return Err(virtio_queue::Error::InvalidDescriptorIndex);
+            }
+            let element = [u32::from(head).to_le(), len.to_le()];
+            let slot = at(USED_RING + USED_ELEMENT * u64::from(next % size))?;
+            self.ram.write_obj(element, slot).map_err(virtio_queue::Error::GuestMemory)?;
+            next = next.wrapping_add(1);
+            self.added = self.added.wrapping_add(1);
+        }
+        self.queue.set_next_used(next);
+        let index = self.ram.store(u16::to_le(next), at(USED_INDEX)?, Ordering::Release);
+        index.map_err(virtio_queue::Error::GuestMemory)
+    }
+
+    /// Puts the chain that [`Ring::pop`] gave last back, to be given again.
+    pub fn unpop(&mut self) {
+        self.queue.go_to_previous_position();
+    }
+
+    /// Most chains that the driver can have under way.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// Tells the driver that doorbells are not needed, as far as it listens: the ring is looked at anyway.
+    ///
+    /// # Errors
+    /// [`BrokenRing`].
+    pub fn quiet(&mut self) -> Result<(), BrokenRing> {
+        let done = self.queue.disable_notification(&self.ram);
+        done.map_err(|source| BrokenRing { index: self.index, source })
+    }
+
+    /// Asks for a doorbell for the next chain. True if one is available already, so that no doorbell may
+    /// come for it.
+    ///
+    /// # Errors
+    /// [`BrokenRing`].
+    pub fn listen(&mut self) -> Result<bool, BrokenRing> {
+        let more = self.queue.enable_notification(&self.ram);
+        more.map_err(|source| BrokenRing { index: self.index, source })
+    }
+
+    /// The device cannot go on (virtio 1.2, 2.1.1).
+    pub fn needs_reset(&self) {
+        self.interrupt.needs_reset();
     }
 
     /// Interrupts the driver if it wants to know of what was pushed since the last call.
@@ -92,15 +163,19 @@ impl Ring {
         Ok(())
     }
 
+    /// Whether the driver waits for one of the chains given back last (virtio 1.2, 2.7.7.2, 2.7.10).
     fn interrupt_wanted(&mut self) -> Result<bool, virtio_queue::Error> {
-        if self.queue.event_idx_enabled() {
-            return self.queue.needs_notification(&self.ram);
-        }
-        // The flags must not be read before the used index is written (virtio 1.2, 2.7.7.2).
+        let added = std::mem::take(&mut self.added);
+        // What the driver wants must not be read before the used index is written.
         fence(Ordering::SeqCst);
-        let flags = self.ram.load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed);
-        let flags = flags.map_err(virtio_queue::Error::GuestMemory)?;
-        Ok(u16::from_le(flags) & NO_INTERRUPT == 0)
+        let ring = GuestAddress(self.queue.avail_ring());
+        let by_event = self.queue.event_idx_enabled();
+        let offset = if by_event { AVAIL_RING + 2 * u64::from(self.queue.size()) } else { 0 };
+        let at = ring.checked_add(offset).ok_or(virtio_queue::Error::AddressOverflow)?;
+        let word = self.ram.load::<u16>(at, Ordering::Relaxed).map(u16::from_le);
+        let word = word.map_err(virtio_queue::Error::GuestMemory)?;
+        let behind = self.queue.next_used().wrapping_sub(word).wrapping_sub(1);
+        Ok(if by_event { behind < added } else { word & NO_INTERRUPT == 0 })
     }
 
     /// Handles what is available, at most a queue full, with one interrupt at the end. `handle` returns
@@ -115,7 +190,7 @@ impl Ring {
     ) -> Result<bool, BrokenRing> {
         let index = self.index;
         let broken = |source| BrokenRing { index, source };
-        self.queue.disable_notification(&self.ram).map_err(broken)?;
+        self.quiet()?;
         let mut used = false;
         for _ in 0..self.queue.size() {
             if stop.requested() {
@@ -124,29 +199,44 @@ impl Ring {
             let Some(chain) = self.queue.iter(&self.ram).map_err(broken)?.next() else { break };
             let head = chain.head_index();
             let len = handle(&self.ram, chain);
-            self.queue.add_used(&self.ram, head, len).map_err(broken)?;
+            self.push(head, len)?;
             used = true;
         }
-        let more = self.queue.enable_notification(&self.ram).map_err(broken)?;
         if used {
             self.interrupt()?;
         }
-        Ok(more)
+        // After the interrupt: what the driver adds at once is seen without a doorbell.
+        self.listen()
     }
 
     /// Serves the queue until asked to stop: the whole life of a device with one queue and nothing else
     /// to wait for.
-    pub fn serve(mut self, stop: &Stop, mut handle: impl FnMut(&Ram, Chain<'_>) -> u32) {
-        let Ok(waiter) = Waiter::new(&self.doorbell, stop) else {
-            return self.interrupt.needs_reset();
-        };
-        // The first pass takes what was there before the first doorbell.
-        while !stop.requested() {
-            match self.pass(stop, &mut handle) {
-                Ok(true) => {}
-                Ok(false) => waiter.wait(),
-                Err(_) => return self.interrupt.needs_reset(),
+    pub fn serve(self, stop: &Stop, mut handle: impl FnMut(&Ram, Chain<'_>) -> u32) {
+        serve_all(vec![self], stop, |_, ram, chain| handle(ram, chain));
+    }
+}
+
+/// Serves several queues until asked to stop. `handle` gets the number of the chain's queue, too.
+pub fn serve_all(
+    mut rings: Vec<Ring>,
+    stop: &Stop,
+    mut handle: impl FnMut(u16, &Ram, Chain<'_>) -> u32,
+) {
+    let Ok(waiter) = Waiter::new(&rings, stop) else {
+        return rings.iter().take(1).for_each(Ring::needs_reset);
+    };
+    // The first pass takes what was there before the first doorbell.
+    while !stop.requested() {
+        let mut more = false;
+        for ring in &mut rings {
+            let index = ring.index;
+            match ring.pass(stop, &mut |ram, chain| handle(index, ram, chain)) {
+                Ok(left) => more |= left,
+                Err(_) => return ring.needs_reset(),
             }
+        }
+        if !more {
+            waiter.wait();
         }
     }
 }
@@ -156,10 +246,10 @@ struct Waiter(Epoll);
 
 impl Waiter {
     /// Edge-triggered: a doorbell need not be read, each ring of it is a new edge.
-    fn new(doorbell: &EventFd, stop: &Stop) -> io::Result<Self> {
+    fn new(rings: &[Ring], stop: &Stop) -> io::Result<Self> {
         use std::os::fd::AsRawFd;
         let epoll = Epoll::new()?;
-        for event in [doorbell, stop.event()] {
+        for event in rings.iter().map(Ring::doorbell).chain([stop.event()]) {
             let interest = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
             epoll.ctl(ControlOperation::Add, event.as_raw_fd(), interest)?;
         }
@@ -167,7 +257,7 @@ impl Waiter {
     }
 
     fn wait(&self) {
-        let mut events = [EpollEvent::default(); 2];
+        let mut events = [EpollEvent::default(); 4];
         // An error (a signal) is as good as an event: the caller looks by itself.
         let _signal = self.0.wait(-1, &mut events);
     }

@@ -65,6 +65,15 @@ impl Worker for Thread {
     }
 }
 
+/// Several workers that are one.
+pub struct Workers(pub Vec<Box<dyn Worker>>);
+
+impl Worker for Workers {
+    fn stop(self: Box<Self>) {
+        self.0.into_iter().for_each(Worker::stop);
+    }
+}
+
 /// Runs `body` on a new thread called `name` (at most 15 bytes show).
 ///
 /// # Errors

@@ -5,14 +5,19 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
+use std::sync::Arc;
+
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::super::mem::{self, Segment};
+use super::job::Step;
+use super::request::Extent;
 use super::{BlockError, BlockOptions, SECTOR, SERIAL_LEN};
 use crate::ports::Ram;
 
 /// A file and what the guest may do with it.
 pub(super) struct Backend {
-    file: File,
+    file: Arc<File>,
     sectors: u64,
     readonly: bool,
     serial: [u8; SERIAL_LEN],
@@ -20,7 +25,7 @@ pub(super) struct Backend {
 
 impl Backend {
     pub(super) fn new(mut file: File, options: BlockOptions) -> Result<Self, BlockError> {
-        let BlockOptions { readonly, serial: text } = options;
+        let BlockOptions { readonly, serial: text, .. } = options;
         let mut serial = [0; SERIAL_LEN];
         match serial.get_mut(..text.len()) {
             Some(start) => start.copy_from_slice(text.as_bytes()),
@@ -30,6 +35,7 @@ impl Backend {
         if size % SECTOR != 0 {
             return Err(BlockError::Size(size));
         }
+        let file = Arc::new(file);
         Ok(Self { file, sectors: size / SECTOR, readonly, serial })
     }
 
@@ -48,20 +54,35 @@ impl Backend {
         &self.serial
     }
 
-    /// Fills `segments` from `offset` on.
-    pub(super) fn read(&self, ram: &Ram, segments: &[Segment], offset: u64) -> io::Result<()> {
-        mem::read_file(ram, segments, &self.file, offset)
+    /// The file itself.
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.file
     }
 
-    /// Writes `segments` from `offset` on.
-    pub(super) fn write(&self, ram: &Ram, segments: &[Segment], offset: u64) -> io::Result<()> {
-        mem::write_file(ram, segments, &self.file, offset)
+    /// Does one step with an ordinary call.
+    pub(super) fn perform(&self, ram: &Ram, data: &[Segment], step: Step) -> io::Result<()> {
+        match step {
+            Step::Read(offset) => mem::read_file(ram, data, &self.file, offset),
+            Step::Write(offset) => mem::write_file(ram, data, &self.file, offset),
+            Step::Sync => self.file.sync_data(),
+            Step::Erase(extent) => self.erase(extent),
+        }
     }
 
-    /// Makes all finished writes stable.
-    pub(super) fn flush(&self) -> io::Result<()> {
-        self.file.sync_data()
+    fn erase(&self, extent: Extent) -> io::Result<()> {
+        let part = |value| i64::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);
+        let (offset, len) = (part(extent.offset)?, part(extent.len)?);
+        Ok(fallocate(&self.file, erase_mode(extent), offset, len)?)
     }
+}
+
+/// How `fallocate(2)` makes an extent read as zero, of files and of block devices. A file keeps its size.
+pub(super) fn erase_mode(extent: Extent) -> FallocateFlags {
+    let how = match extent.unmap {
+        true => FallocateFlags::FALLOC_FL_PUNCH_HOLE,
+        false => FallocateFlags::FALLOC_FL_ZERO_RANGE,
+    };
+    how | FallocateFlags::FALLOC_FL_KEEP_SIZE
 }
 
 /// The size in bytes of a regular file or block device.

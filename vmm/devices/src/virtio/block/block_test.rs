@@ -23,7 +23,7 @@ fn image(sectors: u8) -> File {
 }
 
 fn options(readonly: bool) -> BlockOptions {
-    BlockOptions { readonly, serial: "disk-7".into() }
+    BlockOptions { readonly, serial: "disk-7".into(), queues: 1 }
 }
 
 fn header(kind: u32, sector: u64) -> Buf {
@@ -41,11 +41,22 @@ struct Running {
     worker: Option<Box<dyn Worker>>,
 }
 
+/// Both engines, if this host has both.
+fn engines() -> Vec<bool> {
+    if uring::available() { vec![true, false] } else { vec![false] }
+}
+
 impl Running {
     fn new(file: File, readonly: bool, features: u64) -> Self {
+        Self::with(uring::available(), file, readonly, features)
+    }
+
+    /// With `io_uring`, or without.
+    fn with(uring: bool, file: File, readonly: bool, features: u64) -> Self {
         let machine = Machine::new();
         let mut queue = machine.queue(0, 64);
         let mut block = Block::new(file.try_clone().unwrap(), options(readonly)).unwrap();
+        block.uring = uring;
         let worker = machine.activate(&mut block, features | F_VERSION_1, &mut [&mut queue]);
         Self { machine, queue, file, worker: Some(worker) }
     }
@@ -92,21 +103,28 @@ fn a_disk_must_be_whole_sectors() {
 fn what_is_no_disk_is_refused() {
     let null = File::open("/dev/null").unwrap();
     assert!(matches!(Block::new(null, options(true)), Err(BlockError::NotADisk)));
-    let long = BlockOptions { readonly: true, serial: "x".repeat(21) };
+    let long = BlockOptions { readonly: true, serial: "x".repeat(21), queues: 1 };
     assert!(matches!(Block::new(image(1), long), Err(BlockError::Serial(_))));
 }
 
 #[test]
 fn the_configuration_says_what_is_offered() {
     let block = Block::new(image(9), options(true)).unwrap();
-    assert_ne!(block.features() & F_RO, 0);
-    assert_eq!(Block::new(image(9), options(false)).unwrap().features() & F_RO, 0);
-    let mut config = [0; 32];
+    let erasing = F_DISCARD | F_WRITE_ZEROES;
+    assert_eq!(block.features() & (F_RO | erasing | F_MQ), F_RO);
+    let writable = Block::new(image(9), BlockOptions { queues: 99, ..options(false) }).unwrap();
+    assert_eq!(writable.features() & (F_RO | erasing | F_MQ), erasing | F_MQ);
+    assert_eq!(writable.queue_sizes(), [256; 8]);
+    let mut config = [0; 64];
     block.read_config(0, &mut config);
     assert_eq!(config[..8], 9u64.to_le_bytes());
     assert_eq!(config[12..16], 254u32.to_le_bytes());
     assert_eq!(config[20..24], 512u32.to_le_bytes());
-    assert_eq!(config[24..], [0; 8]);
+    assert_eq!(config[24..34], [0; 10]);
+    assert_eq!(config[34..36], [1, 0]);
+    let word = |at: usize| u32::from_le_bytes(config[at..at + 4].try_into().unwrap());
+    assert_eq!([word(36), word(40), word(44)], [1 << 21, 16, 8]);
+    assert_eq!([word(48), word(52), word(56), word(60)], [1 << 21, 16, 1, 0]);
     let mut past = [0; 4];
     block.read_config(usize::MAX - 4, &mut past);
     assert_eq!(past, [0; 4]);
@@ -114,15 +132,21 @@ fn the_configuration_says_what_is_offered() {
 
 #[test]
 fn reads_what_is_there() {
-    let mut disk = Running::usual(8);
-    let (data, status, used) = disk.read(3, 1024);
-    assert_eq!((status, used), (OK, 1025));
-    assert_eq!(data, [[3; 512], [4; 512]].concat());
+    for uring in engines() {
+        let mut disk = Running::with(uring, image(8), false, F_FLUSH);
+        let (data, status, used) = disk.read(3, 1024);
+        assert_eq!((status, used), (OK, 1025));
+        assert_eq!(data, [[3; 512], [4; 512]].concat());
+    }
 }
 
 #[test]
 fn writes_and_flushes() {
-    let mut disk = Running::usual(8);
+    engines().into_iter().for_each(writes_and_flushes_with);
+}
+
+fn writes_and_flushes_with(uring: bool) {
+    let mut disk = Running::with(uring, image(8), false, F_FLUSH | F_EVENT_IDX);
     assert_eq!(disk.write(6, &[0xaa; 1024]), OK);
     assert_eq!(disk.request(&[header(4, 0), Buf::room(1)]), (vec![OK], 1));
     let mut bytes = [0; 4096];
@@ -132,9 +156,11 @@ fn writes_and_flushes() {
 
 #[test]
 fn without_flushes_writes_are_stable_at_once() {
-    let mut disk = Running::new(image(2), false, 0);
-    assert_eq!(disk.write(0, &[0xaa; 512]), OK);
-    assert_eq!(disk.read(0, 512).0, [0xaa; 512]);
+    for uring in engines() {
+        let mut disk = Running::with(uring, image(2), false, 0);
+        assert_eq!(disk.write(0, &[0xaa; 512]), OK);
+        assert_eq!(disk.read(0, 512).0, [0xaa; 512]);
+    }
 }
 
 #[test]
@@ -160,10 +186,14 @@ fn a_read_only_disk_is_not_written() {
 
 #[test]
 fn the_host_s_error_reaches_the_guest() {
+    engines().into_iter().for_each(the_host_s_error_with);
+}
+
+fn the_host_s_error_with(uring: bool) {
     // The descriptor is read-only although the disk is not, and the file shrinks behind our back.
     let path = tempfile::NamedTempFile::new().unwrap();
     path.as_file().set_len(4096).unwrap();
-    let mut disk = Running::new(File::open(path.path()).unwrap(), false, F_FLUSH);
+    let mut disk = Running::with(uring, File::open(path.path()).unwrap(), false, F_FLUSH);
     assert_eq!(disk.write(0, &[1; 512]), IO_ERROR);
     path.as_file().set_len(1024).unwrap();
     assert_eq!(disk.read(2, 512).1, IO_ERROR);
@@ -183,8 +213,127 @@ fn the_serial_number() {
 #[test]
 fn unknown_requests_are_unsupported() {
     let mut disk = Running::usual(1);
-    for kind in [2, 11, 13, u32::MAX] {
+    for kind in [2, 3, 14, u32::MAX] {
         assert_eq!(disk.request(&[header(kind, 0), Buf::room(1)]).0, [UNSUPPORTED]);
+    }
+}
+
+fn extent(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
+    let mut bytes = sector.to_le_bytes().to_vec();
+    bytes.extend(sectors.to_le_bytes());
+    bytes.extend(flags.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn what_is_discarded_or_zeroed_reads_as_zero() {
+    for uring in engines() {
+        for (kind, flags) in [(11, 0), (13, 0), (13, 1)] {
+            // A file of the working directory: not every temporary directory can zero a range.
+            let file = tempfile::tempfile_in(".").unwrap();
+            file.write_all_at(&[7; 64 << 10], 0).unwrap();
+            let mut disk = Running::with(uring, file, false, F_FLUSH | F_DISCARD | F_WRITE_ZEROES);
+            let list = [extent(8, 8, flags), extent(40, 16, flags)].concat();
+            let done = disk.request(&[header(kind, 0), Buf::out(&list), Buf::room(1)]);
+            assert_eq!(done, (vec![OK], 1), "type {kind}, flags {flags}");
+            let mut bytes = vec![1; 64 << 10];
+            disk.file.read_exact_at(&mut bytes, 0).unwrap();
+            let zero = |at: usize| (8..16).contains(&(at / 512)) || (40..56).contains(&(at / 512));
+            assert!(bytes.iter().enumerate().all(|(at, &byte)| (byte == 0) == zero(at)));
+            assert_eq!(disk.file.metadata().unwrap().len(), 64 << 10);
+        }
+    }
+}
+
+#[test]
+fn the_host_gets_the_room_of_what_is_discarded_back() {
+    use std::os::unix::fs::MetadataExt;
+    let file = tempfile::tempfile_in(".").unwrap();
+    file.write_all_at(&[7; 1 << 20], 0).unwrap();
+    file.sync_all().unwrap();
+    let before = file.metadata().unwrap().blocks();
+    let mut disk = Running::new(file, false, F_FLUSH | F_DISCARD);
+    let list = extent(0, 1024, 0);
+    assert_eq!(disk.request(&[header(11, 0), Buf::out(&list), Buf::room(1)]).0, [OK]);
+    assert!(disk.file.metadata().unwrap().blocks() <= before - 1024);
+}
+
+#[test]
+fn one_bad_extent_and_nothing_is_erased() {
+    let mut disk = Running::usual(8);
+    for (bad, status) in [
+        (extent(7, 2, 0), IO_ERROR),
+        (extent(u64::MAX, 1, 0), IO_ERROR),
+        (extent(0, u32::MAX, 0), IO_ERROR),
+        (extent(0, 1, 1), UNSUPPORTED),
+        (extent(0, 1, 2), UNSUPPORTED),
+    ] {
+        let list = [extent(0, 8, 0), bad].concat();
+        assert_eq!(disk.request(&[header(11, 0), Buf::out(&list), Buf::room(1)]).0, [status]);
+    }
+    // No list at all, half an entry, more than there may be, the wrong direction.
+    for len in [0, 8, 17 * 16] {
+        let list = vec![0; len];
+        assert_eq!(disk.request(&[header(11, 0), Buf::out(&list), Buf::room(1)]).0, [IO_ERROR]);
+    }
+    assert_eq!(disk.request(&[header(11, 0), Buf::room(17)]).0[16], IO_ERROR);
+    assert_eq!(disk.read(7, 512).0, [7; 512]);
+    let mut readonly = Running::new(image(2), true, F_RO | F_FLUSH);
+    let list = extent(0, 1, 0);
+    for kind in [11, 13] {
+        let done = readonly.request(&[header(kind, 0), Buf::out(&list), Buf::room(1)]);
+        assert_eq!(done.0, [IO_ERROR]);
+    }
+}
+
+#[test]
+fn each_queue_works_by_itself() {
+    let machine = Machine::new();
+    let options = BlockOptions { queues: 4, ..options(false) };
+    let mut block = Block::new(image(8), options).unwrap();
+    // The driver may leave some out.
+    let mut queues: Vec<_> = [0, 1, 3].map(|index| machine.queue(index, 8)).into();
+    let features = F_VERSION_1 | F_EVENT_IDX | F_MQ;
+    let worker = machine.activate(&mut block, features, &mut queues.iter_mut().collect::<Vec<_>>());
+    for (sector, queue) in (0u8..).zip(&mut queues) {
+        let request = [header(0, sector.into()), Buf::room(512), Buf::room(1)];
+        assert_eq!(queue.request(&request)[..512], [sector; 512]);
+    }
+    worker.stop();
+    assert_eq!(machine.interrupt.queue_count(1), 1);
+    assert_eq!(machine.interrupt.queue_count(2), 0);
+}
+
+#[test]
+fn many_at_once_all_come_back() {
+    for uring in engines() {
+        let mut disk =
+            Running::with(uring, image(64), false, F_FLUSH | F_EVENT_IDX | F_INDIRECT_DESC);
+        for round in 0..50u8 {
+            let mut expected = std::collections::HashMap::new();
+            for i in 0..32u8 {
+                let sector = i.wrapping_mul(7).wrapping_add(round) % 64;
+                let bufs = [header(0, sector.into()), Buf::room(512), Buf::room(1)];
+                expected.insert(disk.queue.add_indirect(&bufs), sector);
+            }
+            disk.queue.kick();
+            while !expected.is_empty() {
+                let (head, len) = disk.queue.wait_used();
+                let sector = expected.remove(&head).unwrap();
+                assert_eq!(len, 513);
+                assert_eq!(disk.queue.read(head)[..512], [sector; 512]);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_at_a_time_misses_no_doorbell() {
+    for uring in engines() {
+        let mut disk = Running::with(uring, image(8), false, F_FLUSH | F_EVENT_IDX);
+        for _ in 0..500 {
+            assert_eq!(disk.read(3, 512).1, OK);
+        }
     }
 }
 
@@ -305,9 +454,9 @@ proptest! {
     fn any_ring_is_survived(
         descriptors in prop::collection::vec((0u64..0x2000, 0u32..1200, 0u16..8, 0u16..9), 8),
         heads in prop::collection::vec(0u16..8, 1..8),
-        kind in prop_oneof![Just(0u32), Just(1), Just(4), Just(8), any::<u32>()],
+        kind in prop_oneof![Just(0u32), Just(1), Just(4), Just(8), Just(11), Just(13), any::<u32>()],
         sector in prop_oneof![0u64..9, any::<u64>()],
-        readonly: bool,
+        (readonly, uring) in any::<(bool, bool)>(),
     ) {
         let machine = Machine::new();
         let mut queue = machine.queue(0, 8);
@@ -323,9 +472,14 @@ proptest! {
         }
         let file = image(8);
         let mut block = Block::new(file.try_clone().unwrap(), options(readonly)).unwrap();
+        block.uring &= uring;
         heads.iter().for_each(|&head| queue.publish(head));
         let worker = machine.activate(&mut block, F_VERSION_1 | F_INDIRECT_DESC | F_FLUSH, &mut [&mut queue]);
-        heads.iter().for_each(|&head| assert_eq!(queue.wait_used().0, head));
+        let mut used: Vec<_> = heads.iter().map(|_| queue.wait_used().0).collect();
+        let mut heads = heads;
+        heads.sort_unstable();
+        used.sort_unstable();
+        prop_assert_eq!(used, heads);
         worker.stop();
         prop_assert_eq!(file.metadata().unwrap().len(), 4096);
         if readonly {

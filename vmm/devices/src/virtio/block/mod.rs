@@ -1,5 +1,15 @@
 //! The block device (virtio 1.2, 5.2): a raw file or block device of the host.
 //!
+//! ```text
+//!  request   what a chain asks for (pure)
+//!  job       the steps that this takes, and how it ends
+//!  engine    the queue's thread: io_uring, or ordinary calls
+//!  backend   the file
+//! ```
+//!
+//! Each queue has a thread. What is discarded is punched out of the file, so that the host gets its room
+//! back.
+//!
 //! Invariant: requests reach only the bytes of the disk, in whole sectors; a read-only disk is never
 //! written; data moves between file and guest memory without a copy in between.
 
@@ -8,15 +18,20 @@ use std::io;
 use std::sync::Arc;
 
 use super::queue::Ring;
+use super::uring::{self, Uring};
 use super::{
     ActivateError, Activation, DeviceId, F_EVENT_IDX, F_INDIRECT_DESC, VirtioDevice, Worker, thread,
 };
 
 mod backend;
+mod engine;
+mod job;
 mod request;
-mod worker;
 
 use backend::Backend;
+use engine::UringEngine;
+use job::Intake;
+use request::{MAX_EXTENT_SECTORS, MAX_EXTENTS};
 
 /// Bytes of a sector, the unit of all requests whatever the block size.
 pub const SECTOR: u64 = 512;
@@ -24,20 +39,29 @@ pub const SECTOR: u64 = 512;
 /// Bytes of a serial number (virtio 1.2, 5.2.6.1).
 pub const SERIAL_LEN: usize = 20;
 
-/// `VIRTIO_BLK_F_SEG_MAX`, `F_RO`, `F_BLK_SIZE`, `F_FLUSH`.
+/// `VIRTIO_BLK_F_SEG_MAX`, `F_RO`, `F_BLK_SIZE`, `F_FLUSH`, `F_MQ`, `F_DISCARD`, `F_WRITE_ZEROES`.
 const F_SEG_MAX: u64 = 1 << 2;
 const F_RO: u64 = 1 << 5;
 const F_BLK_SIZE: u64 = 1 << 6;
 const F_FLUSH: u64 = 1 << 9;
+const F_MQ: u64 = 1 << 12;
+const F_DISCARD: u64 = 1 << 13;
+const F_WRITE_ZEROES: u64 = 1 << 14;
 
-/// One queue; more of them are a matter of queue sizes and workers only.
-const QUEUE_SIZES: [u16; 1] = [256];
+/// Entries of each queue.
+const QUEUE_SIZE: u16 = 256;
+
+/// Most queues of a disk.
+pub const MAX_QUEUES: u16 = 8;
+
+/// Sectors that discards should be aligned to: the block size of the host's file systems.
+const DISCARD_ALIGNMENT: u32 = 8;
 
 /// Most data segments of a request: a queue full, less header and status.
 const SEG_MAX: u32 = 254;
 
-/// Bytes of the configuration up to and with `blk_size`; what follows reads as zero.
-const CONFIG_LEN: usize = 24;
+/// Bytes of the configuration up to and with `write_zeroes_may_unmap`; what follows reads as zero.
+const CONFIG_LEN: usize = 60;
 
 /// How a disk is offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +70,8 @@ pub struct BlockOptions {
     pub readonly: bool,
     /// The serial number, at most [`SERIAL_LEN`] bytes.
     pub serial: String,
+    /// Queues, each with a thread; brought between 1 and [`MAX_QUEUES`].
+    pub queues: u16,
 }
 
 /// A disk that cannot be offered.
@@ -68,6 +94,10 @@ pub enum BlockError {
 /// A disk.
 pub struct Block {
     backend: Arc<Backend>,
+    queue_sizes: Vec<u16>,
+    /// Whether this process can have rings. Found out when the disk is made, because a process that runs
+    /// a guest may have lost the right to.
+    uring: bool,
 }
 
 impl Block {
@@ -76,7 +106,9 @@ impl Block {
     /// # Errors
     /// [`BlockError`].
     pub fn new(file: File, options: BlockOptions) -> Result<Self, BlockError> {
-        Ok(Self { backend: Arc::new(Backend::new(file, options)?) })
+        let queues = usize::from(options.queues.clamp(1, MAX_QUEUES));
+        let backend = Arc::new(Backend::new(file, options)?);
+        Ok(Self { backend, queue_sizes: vec![QUEUE_SIZE; queues], uring: uring::available() })
     }
 
     /// Its size in bytes.
@@ -90,8 +122,36 @@ impl Block {
         let mut config = [0; CONFIG_LEN];
         config[..8].copy_from_slice(&self.backend.sectors().to_le_bytes());
         config[12..16].copy_from_slice(&SEG_MAX.to_le_bytes());
-        config[20..].copy_from_slice(&512u32.to_le_bytes());
+        let mut word = |at: usize, value: u32| {
+            config[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        };
+        word(20, 512);
+        // Valid with F_DISCARD and F_WRITE_ZEROES (virtio 1.2, 5.2.4).
+        word(36, MAX_EXTENT_SECTORS);
+        word(40, MAX_EXTENTS);
+        word(44, DISCARD_ALIGNMENT);
+        word(48, MAX_EXTENT_SECTORS);
+        word(52, MAX_EXTENTS);
+        // The upper bytes are unused: zeroes may be written by deallocating.
+        word(56, 1);
+        let queues = u16::try_from(self.queue_sizes.len()).unwrap_or(1);
+        config[34..36].copy_from_slice(&queues.to_le_bytes());
         config
+    }
+
+    /// Starts the thread of one queue.
+    fn serve(&self, ring: Ring, write_through: bool) -> io::Result<Box<dyn Worker>> {
+        let backend = Arc::clone(&self.backend);
+        let uring = self.uring;
+        thread::spawn("block", move |stop| {
+            let mut intake = Intake::new(Arc::clone(&backend), write_through);
+            let engine = uring.then(|| Uring::new(Arc::clone(backend.file()), ring.ram().clone()));
+            match engine {
+                Some(Ok(uring)) => UringEngine::new(ring, uring, intake).serve(stop),
+                _ => ring
+                    .serve(stop, |ram, chain| engine::perform(&backend, &mut intake, ram, chain)),
+            }
+        })
     }
 }
 
@@ -101,12 +161,13 @@ impl VirtioDevice for Block {
     }
 
     fn queue_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES
+        &self.queue_sizes
     }
 
     fn features(&self) -> u64 {
-        let access = if self.backend.readonly() { F_RO } else { 0 };
-        access | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_EVENT_IDX | F_INDIRECT_DESC
+        let access = if self.backend.readonly() { F_RO } else { F_DISCARD | F_WRITE_ZEROES };
+        let queues = if self.queue_sizes.len() > 1 { F_MQ } else { 0 };
+        access | queues | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_EVENT_IDX | F_INDIRECT_DESC
     }
 
     fn read_config(&self, offset: usize, data: &mut [u8]) {
@@ -117,13 +178,22 @@ impl VirtioDevice for Block {
 
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError> {
         let Activation { ram, features, queues, interrupt } = activation;
-        let queue = queues.into_iter().next().ok_or(ActivateError::MissingQueue(0))?;
-        let ring = Ring::new(queue, ram, interrupt);
+        if queues.is_empty() {
+            return Err(ActivateError::MissingQueue(0));
+        }
         // A driver that does not know flushes relies on writes being stable (virtio 1.2, 5.2.6.2).
         let write_through = features & F_FLUSH == 0;
-        let mut worker = worker::BlockWorker::new(Arc::clone(&self.backend), write_through);
-        thread::spawn("block", move |stop| ring.serve(stop, |ram, chain| worker.handle(ram, chain)))
-            .map_err(|source| ActivateError::Host { what: "starting the disk's thread", source })
+        let mut workers = thread::Workers(Vec::with_capacity(queues.len()));
+        for queue in queues {
+            match self.serve(Ring::new(queue, ram.clone(), Arc::clone(&interrupt)), write_through) {
+                Ok(worker) => workers.0.push(worker),
+                Err(source) => {
+                    Box::new(workers).stop();
+                    return Err(ActivateError::Host { what: "starting the disk's thread", source });
+                }
+            }
+        }
+        Ok(Box::new(workers))
     }
 }
 

@@ -4,7 +4,7 @@
 //! first 16 readable bytes are the header, the other readable ones data to write; the last writable
 //! byte is the status, the other writable ones take what is read.
 //!
-//! Invariant: a [`Request`] is within the disk, in whole sectors, and may be done.
+//! Invariant: a [`Request`] is within the disk, in whole sectors, and may be done; so is an [`Extent`].
 
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, GuestAddress};
@@ -23,6 +23,20 @@ const TYPE_IN: u32 = 0;
 const TYPE_OUT: u32 = 1;
 const TYPE_FLUSH: u32 = 4;
 const TYPE_GET_ID: u32 = 8;
+const TYPE_DISCARD: u32 = 11;
+const TYPE_WRITE_ZEROES: u32 = 13;
+
+/// Bytes of a `struct virtio_blk_discard_write_zeroes`: sector, number of sectors, flags.
+pub(super) const EXTENT_LEN: usize = 16;
+
+/// Most extents of one request.
+pub(super) const MAX_EXTENTS: u32 = 16;
+
+/// Most sectors of one extent: 1 GiB, so that one request does not take the host long.
+pub(super) const MAX_EXTENT_SECTORS: u32 = 1 << 21;
+
+/// The flag of an extent: the device may deallocate what it writes zeroes to.
+const FLAG_UNMAP: u32 = 1;
 
 /// How a request ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,10 +137,34 @@ pub(super) fn total(segments: &[Segment]) -> u64 {
 /// What a disk is asked to do. Offsets are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    Read { offset: u64 },
-    Write { offset: u64 },
+    Read {
+        offset: u64,
+    },
+    Write {
+        offset: u64,
+    },
     Flush,
     GetId,
+    /// The data is a list of extents.
+    Erase(Erase),
+}
+
+/// What becomes of an extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Erase {
+    /// Its contents are of no interest any more.
+    Discard,
+    /// It reads as zero.
+    Zero,
+}
+
+/// A part of the disk, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub(super) offset: u64,
+    pub(super) len: u64,
+    /// The host may free its room.
+    pub(super) unmap: bool,
 }
 
 /// What is to be known of a disk to judge a request.
@@ -156,10 +194,47 @@ impl Request {
             }
             TYPE_FLUSH if output == 0 && input == 0 => Ok(Self::Flush),
             TYPE_GET_ID if output == 0 && input > 0 => Ok(Self::GetId),
+            TYPE_DISCARD if input == 0 && is_list(output) && !limits.readonly => {
+                Ok(Self::Erase(Erase::Discard))
+            }
+            TYPE_WRITE_ZEROES if input == 0 && is_list(output) && !limits.readonly => {
+                Ok(Self::Erase(Erase::Zero))
+            }
             // The right type, but data in the wrong direction or a disk that may not be written.
-            TYPE_IN | TYPE_OUT | TYPE_FLUSH | TYPE_GET_ID => Err(Status::IoError),
+            TYPE_IN | TYPE_OUT | TYPE_FLUSH | TYPE_GET_ID | TYPE_DISCARD | TYPE_WRITE_ZEROES => {
+                Err(Status::IoError)
+            }
             _ => Err(Status::Unsupported),
         }
+    }
+}
+
+/// Whether `len` bytes can be a list of extents.
+fn is_list(len: u64) -> bool {
+    let size = EXTENT_LEN as u64;
+    len > 0 && len.is_multiple_of(size) && len / size <= MAX_EXTENTS.into()
+}
+
+impl Extent {
+    /// Judges one extent of a list (virtio 1.2, 5.2.6.2).
+    pub(super) fn parse(
+        bytes: [u8; EXTENT_LEN],
+        erase: Erase,
+        limits: Limits,
+    ) -> Result<Self, Status> {
+        let [s0, s1, s2, s3, s4, s5, s6, s7, n0, n1, n2, n3, f0, f1, f2, f3] = bytes;
+        let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
+        let sectors = u32::from_le_bytes([n0, n1, n2, n3]);
+        let flags = u32::from_le_bytes([f0, f1, f2, f3]);
+        if flags & !FLAG_UNMAP != 0 || (erase == Erase::Discard && flags != 0) {
+            return Err(Status::Unsupported);
+        }
+        if sectors > MAX_EXTENT_SECTORS {
+            return Err(Status::IoError);
+        }
+        let len = u64::from(sectors) * SECTOR;
+        let offset = check(sector, len, limits)?;
+        Ok(Self { offset, len, unmap: erase == Erase::Discard || flags & FLAG_UNMAP != 0 })
     }
 }
 

@@ -115,12 +115,62 @@ fn requests_that_are_refused() {
         let request = Request::parse(header, output, input, limits);
         assert_eq!(request, Err(Status::IoError), "{header:?} {output} {input}");
     }
-    for kind in [2, 3, 5, 6, 7, 9, 11, 13, 14, u32::MAX] {
+    for kind in [2, 3, 5, 6, 7, 9, 10, 12, 14, u32::MAX] {
         assert_eq!(Request::parse(header(kind, 0), 0, 0, DISK), Err(Status::Unsupported));
     }
 }
 
+#[test]
+fn erasing_takes_a_list() {
+    for (kind, erase) in [(11, Erase::Discard), (13, Erase::Zero)] {
+        for len in [16, 32, 256] {
+            let parsed = Request::parse(header(kind, u64::MAX), len, 0, DISK);
+            assert_eq!(parsed, Ok(Request::Erase(erase)));
+        }
+        for (output, input, limits) in [
+            (0, 0, DISK),
+            (15, 0, DISK),
+            (17, 0, DISK),
+            (272, 0, DISK),
+            (16, 1, DISK),
+            (16, 0, READONLY),
+        ] {
+            let parsed = Request::parse(header(kind, 0), output, input, limits);
+            assert_eq!(parsed, Err(Status::IoError));
+        }
+    }
+}
+
 proptest! {
+    /// An extent that is accepted lies within the disk; a discard never has a flag.
+    #[test]
+    fn no_extent_beyond_the_disk(
+        bytes: [u8; EXTENT_LEN],
+        near in prop::option::of((0u64..20, 0u32..20, 0u32..4)),
+        discard: bool,
+        sectors in 0u64..1 << 40,
+    ) {
+        let mut bytes = bytes;
+        let sectors = if near.is_some() { 8 } else { sectors };
+        if let Some((sector, count, flags)) = near {
+            bytes[..8].copy_from_slice(&sector.to_le_bytes());
+            bytes[8..12].copy_from_slice(&count.to_le_bytes());
+            bytes[12..].copy_from_slice(&flags.to_le_bytes());
+        }
+        let erase = if discard { Erase::Discard } else { Erase::Zero };
+        let parsed = Extent::parse(bytes, erase, Limits { sectors, readonly: false });
+        if let Ok(Extent { offset, len, unmap }) = parsed {
+            prop_assert!(len > 0 && offset % SECTOR == 0 && len % SECTOR == 0);
+            prop_assert!(offset + len <= sectors * SECTOR);
+            prop_assert!(len <= u64::from(MAX_EXTENT_SECTORS) * SECTOR);
+            prop_assert_eq!(unmap, discard || bytes[12] == 1);
+            prop_assert!(bytes[12] <= u8::from(!discard) && bytes[13..] == [0; 3]);
+        } else if let Some((sector, count, flags)) = near {
+            let fits = count > 0 && sector + u64::from(count) <= 8;
+            prop_assert!(!fits || flags > u32::from(!discard));
+        }
+    }
+
     /// What is accepted lies within the disk, whatever is asked for.
     #[test]
     fn never_beyond_the_disk(header: [u8; 16], output: u64, input: u64, sectors in 0u64..1 << 40, readonly: bool) {
