@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 fn trial(name: &str, how: &'static str, needs_root: bool) -> Trial {
     Trial::test(name, move || {
         if needs_root && !is_privileged() {
-            eprintln!("SKIPPED, not root");
+            eprintln!("SKIPPED: not root");
             return Ok(());
         }
         let (_control, theirs) = Channel::pair()?;

@@ -42,8 +42,8 @@ fn helper(parent: Pid, name: &str) -> Option<Pid> {
     None
 }
 
-/// Waits for `helper`.
-fn wait_for_helper(run: &Started, name: &str) -> Result<Pid> {
+/// Waits for the process whose command line holds `name` and whose parent is the supervisor of `run`.
+pub(super) fn wait_for_helper(run: &Started, name: &str) -> Result<Pid> {
     let deadline = Instant::now() + Duration::from_secs(20);
     while Instant::now() < deadline {
         if let Some(pid) = helper(run.pid(), name) {
