@@ -1,30 +1,11 @@
-//! What the supervisor left open in this process, and the ioctls that make a tap.
+//! The ioctls that make a tap.
 //!
-//! Invariant: a descriptor is taken over once, before anything else could have opened it; the kernel gets
-//! no address of anything but the argument of its ioctl.
+//! Invariant: the kernel gets no address of anything but the argument of its ioctl.
+#![allow(unsafe_code, reason = "there is no safe wrapper of these ioctls")]
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-
-use cofferdam_vmm_api::{CONTROL_FD, Channel};
-use nix::sys::socket::{SockType, getsockopt, sockopt};
-
-/// The control socket.
-pub(crate) fn control_channel() -> io::Result<Channel> {
-    // SAFETY: called once, first thing in `main`: nobody else owns the descriptor. Should it not be open,
-    // the check below fails, and closing it again has no effect.
-    let socket = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
-    match getsockopt(&socket, sockopt::SockType) {
-        Ok(SockType::SeqPacket) => Ok(Channel::new(socket)),
-        Ok(_) => Err(io::Error::other("it is a socket of another kind")),
-        Err(errno) => {
-            // Not ours to close: it is no socket, or not open at all.
-            std::mem::forget(socket);
-            Err(errno.into())
-        }
-    }
-}
+use std::os::fd::AsRawFd;
 
 /// Makes `file`, an open `/dev/net/tun`, a queue of the interface `name`, which is made if there is none:
 /// Ethernet frames, each after a header of `header` bytes; one of several queues with `several`.

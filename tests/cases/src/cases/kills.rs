@@ -46,7 +46,7 @@ fn helper(parent: Pid, name: &str) -> Option<Pid> {
     None
 }
 
-/// Waits for `helper`.
+/// Waits for the process whose command line holds `name` and whose parent is the supervisor of `run`.
 pub(super) fn wait_for_helper(run: &Started, name: &str) -> Result<Pid> {
     // The first run may have to make the root file system's image.
     let deadline = Instant::now() + Duration::from_secs(120);

@@ -4,8 +4,9 @@
 //! vCPU for errors: what cannot be written is dropped.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{self, IoSlice, IoSliceMut, Write};
+
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
 /// Bytes gathered before they are written, if no line ends earlier.
 const LINE: usize = 256;
@@ -86,7 +87,7 @@ fn append(file: &File, len: &mut u64, limit: u64, bytes: &[u8]) -> io::Result<()
         *len = keep_tail(file, *len, keep).unwrap_or(0);
         file.set_len(*len)?;
     }
-    file.write_all_at(bytes, *len)?;
+    write_all_at(file, bytes, *len)?;
     *len += more;
     Ok(())
 }
@@ -98,11 +99,40 @@ fn keep_tail(file: &File, len: u64, keep: u64) -> io::Result<u64> {
     let mut done = 0;
     while done < keep {
         let rest = usize::try_from(keep - done).unwrap_or(MOVE).min(buffer.len());
-        file.read_exact_at(&mut buffer[..rest], len - keep + done)?;
-        file.write_all_at(&buffer[..rest], done)?;
+        read_exact_at(file, &mut buffer[..rest], len - keep + done)?;
+        write_all_at(file, &buffer[..rest], done)?;
         done += rest as u64;
     }
     Ok(keep)
+}
+
+/// Writes all of `bytes` at the offset `at`, by the one call for this that a confined monitor may make.
+fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match pwritev2(file, &[IoSlice::new(bytes)], at, ReadWriteFlags::empty()) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(done) => (bytes, at) = (bytes.get(done..).unwrap_or_default(), at + done as u64),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Fills `buffer` from the offset `at`; as [`write_all_at`].
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut at: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match preadv2(file, &mut [IoSliceMut::new(buffer)], at, ReadWriteFlags::empty()) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(done) => {
+                buffer = buffer.get_mut(done..).unwrap_or_default();
+                at += done as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -64,6 +64,12 @@ impl Ring {
         &self.doorbell
     }
 
+    /// The queue's number.
+    #[must_use]
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
     /// Guest memory.
     #[must_use]
     pub fn ram(&self) -> &Ram {

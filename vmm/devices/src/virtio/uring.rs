@@ -11,8 +11,9 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use io_uring::register::Restriction;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, cqueue, opcode, types};
 use vm_memory::Permissions;
@@ -77,25 +78,39 @@ pub struct Uring<T> {
     under_way: usize,
 }
 
-fn build(entries: u32) -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-    builder.setup_cqsize(COMPLETIONS).build(entries)
-}
+/// A ring that can do nothing yet, and never more than operations on files and polls: whoever takes over the
+/// thread that uses it cannot open a file or make a socket with it.
+pub struct Prepared(IoUring);
 
-/// Whether this process can have rings; found out once.
-pub fn available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| build(ENTRIES).is_ok())
-}
-
-impl<T> Uring<T> {
-    /// A ring for operations on `file` with buffers in `ram`.
+impl Prepared {
+    /// Such a ring.
     ///
     /// # Errors
     /// If the kernel has none for us.
-    pub fn new(file: Arc<File>, ram: Ram) -> io::Result<Self> {
-        let ring = build(ENTRIES)?;
+    pub fn new() -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+        let ring = builder.setup_r_disabled().setup_cqsize(COMPLETIONS).build(ENTRIES)?;
+        let mut allowed = [
+            opcode::Readv::CODE,
+            opcode::Writev::CODE,
+            opcode::Fsync::CODE,
+            opcode::Fallocate::CODE,
+            opcode::PollAdd::CODE,
+        ]
+        .map(Restriction::sqe_op);
+        ring.submitter().register_restrictions(&mut allowed)?;
+        Ok(Self(ring))
+    }
+}
+
+impl<T> Uring<T> {
+    /// Puts a ring to work on `file` with buffers in `ram`, for the calling thread alone.
+    ///
+    /// # Errors
+    /// If the kernel does not let it.
+    pub fn new(Prepared(ring): Prepared, file: Arc<File>, ram: Ram) -> io::Result<Self> {
+        ring.submitter().register_enable_rings()?;
         let (active, free) = (Vec::new(), Vec::new());
         let (watched, ended) = (Vec::new(), Vec::new());
         Ok(Self { ring, file, ram, watched, active, free, ended, under_way: 0 })

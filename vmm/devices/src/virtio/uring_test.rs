@@ -13,12 +13,12 @@ fn segment(address: u64, len: u32) -> Segment {
 
 /// A ring for `file`, unless this host has none for us.
 fn ring(file: &File) -> Option<(Ram, Uring<u32>)> {
-    if !available() {
+    let Ok(prepared) = Prepared::new() else {
         println!("SKIPPED: no io_uring here");
         return None;
-    }
+    };
     let ram = Ram::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
-    let uring = Uring::new(Arc::new(file.try_clone().unwrap()), ram.clone()).unwrap();
+    let uring = Uring::new(prepared, Arc::new(file.try_clone().unwrap()), ram.clone()).unwrap();
     Some((ram, uring))
 }
 

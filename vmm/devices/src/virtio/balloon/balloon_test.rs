@@ -115,7 +115,13 @@ fn it_needs_inflate_and_deflate_only() {
     worker.stop();
     let interrupt = Arc::clone(&machine.interrupt) as _;
     let queues = vec![queues[0].active(0)];
-    let activation = Activation { ram: machine.ram.clone(), features: 0, queues, interrupt };
+    let activation = Activation {
+        ram: machine.ram.clone(),
+        features: 0,
+        queues,
+        interrupt,
+        threads: super::super::testing::threads(1),
+    };
     assert!(matches!(balloon.activate(activation), Err(ActivateError::MissingQueue(1))));
 }
 

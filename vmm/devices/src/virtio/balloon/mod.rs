@@ -56,7 +56,7 @@ impl VirtioDevice for Balloon {
     fn read_config(&self, _offset: usize, _data: &mut [u8]) {}
 
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError> {
-        let Activation { ram, queues, interrupt, .. } = activation;
+        let Activation { ram, queues, interrupt, threads, .. } = activation;
         for needed in [INFLATE, DEFLATE] {
             if !queues.iter().any(|queue| queue.index == needed) {
                 return Err(ActivateError::MissingQueue(needed));
@@ -66,7 +66,7 @@ impl VirtioDevice for Balloon {
         let rings = rings.map(|queue| Ring::new(queue, ram.clone(), Arc::clone(&interrupt)));
         let rings: Vec<_> = rings.collect();
         let reclaim = Arc::clone(&self.reclaim);
-        thread::spawn("balloon", move |stop| {
+        let work = move |stop: &thread::Stop| {
             serve_all(rings, stop, |index, ram, chain| {
                 // What the host does not take back stays the guest's: nothing is lost but room.
                 let give_back = |address, len| drop(reclaim.give_back(address, len));
@@ -78,8 +78,10 @@ impl VirtioDevice for Balloon {
                 }
                 0
             });
-        })
-        .map_err(|source| ActivateError::Host { what: "starting the balloon's thread", source })
+        };
+        thread::at(&threads, 0)
+            .and_then(|thread| thread.run(work))
+            .map_err(|source| ActivateError::Host { what: "starting the balloon's work", source })
     }
 }
 

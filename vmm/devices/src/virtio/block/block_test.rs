@@ -43,12 +43,12 @@ struct Running {
 
 /// Both engines, if this host has both.
 fn engines() -> Vec<bool> {
-    if uring::available() { vec![true, false] } else { vec![false] }
+    if Prepared::new().is_ok() { vec![true, false] } else { vec![false] }
 }
 
 impl Running {
     fn new(file: File, readonly: bool, features: u64) -> Self {
-        Self::with(uring::available(), file, readonly, features)
+        Self::with(true, file, readonly, features)
     }
 
     /// With `io_uring`, or without.
@@ -56,7 +56,9 @@ impl Running {
         let machine = Machine::new();
         let mut queue = machine.queue(0, 64);
         let mut block = Block::new(file.try_clone().unwrap(), options(readonly)).unwrap();
-        block.uring = uring;
+        if !uring {
+            block.lanes.iter_mut().for_each(|lane| lane.uring = None);
+        }
         let worker = machine.activate(&mut block, features | F_VERSION_1, &mut [&mut queue]);
         Self { machine, queue, file, worker: Some(worker) }
     }
@@ -97,6 +99,24 @@ fn a_disk_must_be_whole_sectors() {
     file.set_len(1000).unwrap();
     let error = Block::new(file, options(false)).err().unwrap();
     assert_eq!(error.to_string(), "disk of 1000 bytes: the size must be a multiple of 512 bytes");
+}
+
+#[test]
+fn what_is_done_is_counted() {
+    let machine = Machine::new();
+    let mut queue = machine.queue(0, 64);
+    let mut block = Block::new(image(4), options(false)).unwrap();
+    let counters = block.counters();
+    let worker = machine.activate(&mut block, F_FLUSH | F_VERSION_1, &mut [&mut queue]);
+    queue.request(&[header(0, 0), Buf::room(1024), Buf::room(1)]);
+    queue.request(&[header(1, 1), Buf::out(&[7; 512]), Buf::room(1)]);
+    queue.request(&[header(4, 0), Buf::room(1)]);
+    queue.request(&[header(0, 4), Buf::room(512), Buf::room(1)]);
+    queue.request(&[header(99, 0), Buf::room(1)]);
+    worker.stop();
+    let counts: Vec<u64> = counters.read().into_iter().map(|(_, count)| count).collect();
+    // Reads and their bytes, writes and theirs, flushes, erasures, errors.
+    assert_eq!(counts, [1, 1024, 1, 512, 1, 0, 2]);
 }
 
 #[test]
@@ -443,6 +463,7 @@ fn without_a_queue_it_does_not_start() {
         features: 0,
         queues: vec![],
         interrupt,
+        threads: super::super::testing::threads(1),
     };
     assert!(matches!(block.activate(activation), Err(ActivateError::MissingQueue(0))));
 }
@@ -472,7 +493,9 @@ proptest! {
         }
         let file = image(8);
         let mut block = Block::new(file.try_clone().unwrap(), options(readonly)).unwrap();
-        block.uring &= uring;
+        if !uring {
+            block.lanes.iter_mut().for_each(|lane| lane.uring = None);
+        }
         heads.iter().for_each(|&head| queue.publish(head));
         let worker = machine.activate(&mut block, F_VERSION_1 | F_INDIRECT_DESC | F_FLUSH, &mut [&mut queue]);
         let mut used: Vec<_> = heads.iter().map(|_| queue.wait_used().0).collect();

@@ -26,7 +26,7 @@ pub(super) fn perform(backend: &Backend, intake: &mut Intake, ram: &Ram, chain: 
     while let (Ok(()), Some(step)) = (&result, job.next()) {
         result = backend.perform(ram, &job.data, step);
     }
-    job.finish(ram, result)
+    intake.end(ram, &job, result)
 }
 
 /// Why the engine cannot go on.
@@ -128,7 +128,7 @@ impl UringEngine {
                 self.advance(job)?;
                 continue;
             }
-            let len = job.finish(self.ring.ram(), result);
+            let len = self.intake.end(self.ring.ram(), &job, result);
             self.ring.push(job.head, len)?;
             used = true;
         }

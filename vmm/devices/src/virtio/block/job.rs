@@ -16,6 +16,7 @@ use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::super::mem::Segment;
+use super::Counts;
 use super::backend::Backend;
 use super::request::{
     EXTENT_LEN, Erase, Extent, HEADER_LEN, Layout, Limits, MAX_EXTENTS, Request, Status, total,
@@ -49,6 +50,10 @@ pub(super) struct Job {
     room: u64,
     /// Still to do, the last one first.
     steps: Vec<Step>,
+    /// What it was asked for; none until that is known.
+    request: Option<Request>,
+    /// Bytes that came with it.
+    sent: u64,
 }
 
 impl Job {
@@ -60,15 +65,6 @@ impl Job {
     /// Whether there is something to do next.
     pub(super) fn has_next(&self) -> bool {
         !self.steps.is_empty()
-    }
-
-    /// Tells the driver how it ended; the length for the used ring.
-    pub(super) fn finish(&self, ram: &Ram, result: io::Result<()>) -> u32 {
-        let (status, written) = match result {
-            Ok(()) => (Status::Ok, self.written),
-            Err(error) => (status_of(&error), 0),
-        };
-        finish(ram, status, self.status_at, (written, self.room))
     }
 }
 
@@ -96,14 +92,15 @@ fn used(len: u64) -> u32 {
 /// Takes requests up.
 pub(super) struct Intake {
     backend: Arc<Backend>,
+    counts: Arc<Counts>,
     write_through: bool,
     layout: Layout,
 }
 
 impl Intake {
     /// `write_through`: a write is stable before it is reported done.
-    pub(super) fn new(backend: Arc<Backend>, write_through: bool) -> Self {
-        Self { backend, write_through, layout: Layout::default() }
+    pub(super) fn new(backend: Arc<Backend>, counts: Arc<Counts>, write_through: bool) -> Self {
+        Self { backend, counts, write_through, layout: Layout::default() }
     }
 
     /// The work that a chain asks for, or the length for the used ring if it is over already.
@@ -113,14 +110,52 @@ impl Intake {
         head: u16,
         chain: impl Iterator<Item = Descriptor>,
     ) -> Result<Job, u32> {
-        let status_at = self.layout.fill(chain).map_err(|_| 0u32)?;
-        let room = total(&self.layout.input);
-        let mut job =
-            Job { head, data: Vec::new(), status_at, written: 0, room, steps: Vec::new() };
+        let Ok(status_at) = self.layout.fill(chain) else {
+            self.counts.errors.add(1);
+            return Err(0);
+        };
+        let mut job = Job {
+            head,
+            data: Vec::new(),
+            status_at,
+            written: 0,
+            room: total(&self.layout.input),
+            steps: Vec::new(),
+            request: None,
+            sent: total(&self.layout.output),
+        };
         match self.plan(ram, &mut job) {
             Ok(()) if !job.steps.is_empty() => Ok(job),
-            Ok(()) => Err(finish(ram, Status::Ok, status_at, (job.written, room))),
-            Err(status) => Err(finish(ram, status, status_at, (0, room))),
+            Ok(()) => Err(self.finish(ram, &job, Status::Ok)),
+            Err(status) => Err(self.finish(ram, &job, status)),
+        }
+    }
+
+    /// Tells the driver how a job ended; the length for the used ring.
+    pub(super) fn end(&self, ram: &Ram, job: &Job, result: io::Result<()>) -> u32 {
+        self.finish(ram, job, result.map_or_else(|error| status_of(&error), |()| Status::Ok))
+    }
+
+    fn finish(&self, ram: &Ram, job: &Job, status: Status) -> u32 {
+        let written = if status == Status::Ok { job.written } else { 0 };
+        self.count(job, status);
+        finish(ram, status, job.status_at, (written, job.room))
+    }
+
+    fn count(&self, job: &Job, status: Status) {
+        match (status, job.request) {
+            (Status::Ok, Some(Request::Read { .. })) => {
+                self.counts.reads.add(1);
+                self.counts.bytes_read.add(job.room);
+            }
+            (Status::Ok, Some(Request::Write { .. })) => {
+                self.counts.writes.add(1);
+                self.counts.bytes_written.add(job.sent);
+            }
+            (Status::Ok, Some(Request::Flush)) => self.counts.flushes.add(1),
+            (Status::Ok, Some(Request::Erase(_))) => self.counts.erasures.add(1),
+            (Status::Ok, _) => {}
+            _ => self.counts.errors.add(1),
         }
     }
 
@@ -130,7 +165,9 @@ impl Intake {
         let header = gather::<{ HEADER_LEN as usize }>(ram, header).ok_or(Status::IoError)?;
         let limits = Limits { sectors: self.backend.sectors(), readonly: self.backend.readonly() };
         let sync = self.write_through.then_some(Step::Sync);
-        match Request::parse(header, total(output), job.room, limits)? {
+        let request = Request::parse(header, job.sent, job.room, limits)?;
+        job.request = Some(request);
+        match request {
             Request::Read { offset } => {
                 job.data = std::mem::take(input);
                 job.written = job.room;

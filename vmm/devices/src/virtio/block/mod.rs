@@ -18,10 +18,12 @@ use std::io;
 use std::sync::Arc;
 
 use super::queue::Ring;
-use super::uring::{self, Uring};
+use super::thread::DeviceThread;
+use super::uring::{Prepared, Uring};
 use super::{
     ActivateError, Activation, DeviceId, F_EVENT_IDX, F_INDIRECT_DESC, VirtioDevice, Worker, thread,
 };
+use crate::count::{Counter, Counters};
 
 mod backend;
 mod engine;
@@ -91,13 +93,52 @@ pub enum BlockError {
     Host(#[source] io::Error),
 }
 
+/// What one queue of a disk counts.
+#[derive(Debug, Default)]
+struct Counts {
+    reads: Counter,
+    bytes_read: Counter,
+    writes: Counter,
+    bytes_written: Counter,
+    flushes: Counter,
+    /// Discards and write-zeroes.
+    erasures: Counter,
+    /// Requests refused or failed, of any kind.
+    errors: Counter,
+}
+
+/// What all queues of a disk count.
+struct Total(Vec<Arc<Counts>>);
+
+impl Counters for Total {
+    fn read(&self) -> Vec<(&'static str, u64)> {
+        let sum = |of: fn(&Counts) -> &Counter| self.0.iter().map(|counts| of(counts).get()).sum();
+        vec![
+            ("reads", sum(|counts| &counts.reads)),
+            ("bytes_read", sum(|counts| &counts.bytes_read)),
+            ("writes", sum(|counts| &counts.writes)),
+            ("bytes_written", sum(|counts| &counts.bytes_written)),
+            ("flushes", sum(|counts| &counts.flushes)),
+            ("erasures", sum(|counts| &counts.erasures)),
+            ("errors", sum(|counts| &counts.errors)),
+        ]
+    }
+}
+
+/// What belongs to one queue from the making of the disk on.
+#[derive(Default)]
+struct Lane {
+    counts: Arc<Counts>,
+    /// Made before the guest runs, because a thread that is confined may make none. It serves for the first
+    /// activation; later ones do without.
+    uring: Option<Prepared>,
+}
+
 /// A disk.
 pub struct Block {
     backend: Arc<Backend>,
     queue_sizes: Vec<u16>,
-    /// Whether this process can have rings. Found out when the disk is made, because a process that runs
-    /// a guest may have lost the right to.
-    uring: bool,
+    lanes: Vec<Lane>,
 }
 
 impl Block {
@@ -108,7 +149,9 @@ impl Block {
     pub fn new(file: File, options: BlockOptions) -> Result<Self, BlockError> {
         let queues = usize::from(options.queues.clamp(1, MAX_QUEUES));
         let backend = Arc::new(Backend::new(file, options)?);
-        Ok(Self { backend, queue_sizes: vec![QUEUE_SIZE; queues], uring: uring::available() })
+        let lane = |_| Lane { uring: Prepared::new().ok(), ..Lane::default() };
+        let lanes = (0..queues).map(lane).collect();
+        Ok(Self { backend, queue_sizes: vec![QUEUE_SIZE; queues], lanes })
     }
 
     /// Its size in bytes.
@@ -139,14 +182,20 @@ impl Block {
         config
     }
 
-    /// Starts the thread of one queue.
-    fn serve(&self, ring: Ring, write_through: bool) -> io::Result<Box<dyn Worker>> {
-        let backend = Arc::clone(&self.backend);
-        let uring = self.uring;
-        thread::spawn("block", move |stop| {
-            let mut intake = Intake::new(Arc::clone(&backend), write_through);
-            let engine = uring.then(|| Uring::new(Arc::clone(backend.file()), ring.ram().clone()));
-            match engine {
+    /// Has `thread` serve the queue of `ring`.
+    fn serve(
+        &mut self,
+        thread: &Arc<DeviceThread>,
+        ring: Ring,
+        write_through: bool,
+    ) -> io::Result<Box<dyn Worker>> {
+        let lane = self.lanes.get_mut(usize::from(ring.index()));
+        let lane = lane.ok_or_else(|| io::Error::other("a queue that the disk does not have"))?;
+        let (backend, uring) = (Arc::clone(&self.backend), lane.uring.take());
+        let mut intake = Intake::new(Arc::clone(&backend), Arc::clone(&lane.counts), write_through);
+        thread.run(move |stop| {
+            let file = Arc::clone(backend.file());
+            match uring.map(|uring| Uring::new(uring, file, ring.ram().clone())) {
                 Some(Ok(uring)) => UringEngine::new(ring, uring, intake).serve(stop),
                 _ => ring
                     .serve(stop, |ram, chain| engine::perform(&backend, &mut intake, ram, chain)),
@@ -170,26 +219,37 @@ impl VirtioDevice for Block {
         access | queues | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_EVENT_IDX | F_INDIRECT_DESC
     }
 
+    fn threads(&self) -> usize {
+        self.queue_sizes.len()
+    }
+
     fn read_config(&self, offset: usize, data: &mut [u8]) {
         for (byte, value) in data.iter_mut().zip(self.config().iter().skip(offset)) {
             *byte = *value;
         }
     }
 
+    fn counters(&self) -> Arc<dyn Counters> {
+        Arc::new(Total(self.lanes.iter().map(|lane| Arc::clone(&lane.counts)).collect()))
+    }
+
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError> {
-        let Activation { ram, features, queues, interrupt } = activation;
+        let Activation { ram, features, queues, interrupt, threads } = activation;
         if queues.is_empty() {
             return Err(ActivateError::MissingQueue(0));
         }
         // A driver that does not know flushes relies on writes being stable (virtio 1.2, 5.2.6.2).
         let write_through = features & F_FLUSH == 0;
         let mut workers = thread::Workers(Vec::with_capacity(queues.len()));
-        for queue in queues {
-            match self.serve(Ring::new(queue, ram.clone(), Arc::clone(&interrupt)), write_through) {
+        for (index, queue) in queues.into_iter().enumerate() {
+            let ring = Ring::new(queue, ram.clone(), Arc::clone(&interrupt));
+            let started = thread::at(&threads, index)
+                .and_then(|thread| self.serve(thread, ring, write_through));
+            match started {
                 Ok(worker) => workers.0.push(worker),
                 Err(source) => {
                     Box::new(workers).stop();
-                    return Err(ActivateError::Host { what: "starting the disk's thread", source });
+                    return Err(ActivateError::Host { what: "starting the disk's work", source });
                 }
             }
         }

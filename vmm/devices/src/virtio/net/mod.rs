@@ -166,6 +166,10 @@ impl VirtioDevice for Net {
         &self.queue_sizes
     }
 
+    fn threads(&self) -> usize {
+        self.tap.len()
+    }
+
     fn features(&self) -> u64 {
         let offered = |wanted: bool, feature: u64| if wanted { feature } else { 0 };
         self.tap.offloads()
@@ -189,7 +193,7 @@ impl VirtioDevice for Net {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError> {
-        let Activation { ram, features, queues, interrupt } = activation;
+        let Activation { ram, features, queues, interrupt, threads } = activation;
         let host = |what| move |source| ActivateError::Host { what, source };
         let (pairs, mut control) = self.sort(queues, features)?;
         self.tap.agree(features).map_err(host("telling the tap which offloads are taken"))?;
@@ -203,16 +207,16 @@ impl VirtioDevice for Net {
             let (receive, transmit) = (ring(receive), ring(transmit));
             let control = control.take().map(ring);
             let shared = Arc::clone(&shared);
-            let started = thread::spawn("net", move |stop| {
+            let work = move |stop: &thread::Stop| {
                 let receiver = Receiver::new(receive, features, mtu);
                 let sender = Sender::new(transmit, index, features);
                 Pair::serve(index, shared, (receiver, sender), control, stop);
-            });
-            match started {
+            };
+            match thread::at(&threads, index).and_then(|thread| thread.run(work)) {
                 Ok(worker) => workers.0.push(worker),
                 Err(source) => {
                     Box::new(workers).stop();
-                    return Err(host("starting a network card's thread")(source));
+                    return Err(host("starting a network card's work")(source));
                 }
             }
         }

@@ -535,7 +535,13 @@ fn without_its_queues_it_does_not_start() {
         let queue = machine.queue(1 - missing, 8);
         let interrupt = Arc::clone(&machine.interrupt) as _;
         let queues = vec![queue.active(0)];
-        let activation = Activation { ram: machine.ram.clone(), features: 0, queues, interrupt };
+        let activation = Activation {
+            ram: machine.ram.clone(),
+            features: 0,
+            queues,
+            interrupt,
+            threads: super::super::testing::threads(1),
+        };
         let refused = net.activate(activation).err().unwrap();
         assert!(matches!(refused, ActivateError::MissingQueue(index) if index == missing));
     }

@@ -173,6 +173,7 @@ impl Driver {
             features: self.features,
             queues: vec![self.rx.active(0), self.tx.active(1)],
             interrupt: Arc::<Bell>::clone(&self.bell),
+            threads: crate::virtio::testing::threads(1),
         };
         self.worker = Some(self.device.activate(activation).unwrap());
         self.fill();
