@@ -239,8 +239,6 @@ impl Filters {
     /// If the kernel refuses; the thread must not go on.
     pub fn apply(&self, kind: Kind) -> io::Result<()> {
         trap::name_thread(kind.name());
-        // Gives the thread its own part of the heap, whose setup looks at the number of processors.
-        drop(std::hint::black_box(vec![0u8; 64]));
         let program = self.programs.get(&kind);
         let program = program.ok_or_else(|| io::Error::other("no filter of this kind"))?;
         apply_filter(program).map_err(io::Error::other)

@@ -56,6 +56,7 @@ fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> JailError
 /// # Errors
 /// The step that failed. The process must not go on.
 pub fn enter(uid: Option<u32>) -> Result<Vec<String>, JailError> {
+    sys::share_heap();
     let mut missing = Vec::new();
     if getpid().as_raw() != 1 {
         missing.push("a process-id namespace".to_owned());
