@@ -19,7 +19,7 @@ use cofferdam_vmm_api::{Channel, is_privileged, start_monitor};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Uid, fork, getpid, setresuid};
+use nix::unistd::{ForkResult, Gid, Uid, fork, getpid, setgroups, setresgid, setresuid};
 
 /// The argument that makes this program the one in the jail.
 const INSIDE: &str = "--inside";
@@ -278,8 +278,10 @@ fn under_filter(kind: Kind, attempt: fn()) -> Option<i32> {
 /// From a user without any right. Where the host lets such a user make namespaces, they are as empty.
 fn unprivileged() -> Result<(), String> {
     if is_privileged() {
-        let nobody = Uid::from_raw(65_534);
-        setresuid(nobody, nobody, nobody).unwrap();
+        let (uid, gid) = (Uid::from_raw(UID + 1), Gid::from_raw(UID + 2));
+        setgroups(&[]).unwrap();
+        setresgid(gid, gid, gid).unwrap();
+        setresuid(uid, uid, uid).unwrap();
         nix::sys::prctl::set_dumpable(true).unwrap();
     }
     let missing = jail::enter(None).map_err(|error| format!("{error:?}"))?;
