@@ -208,7 +208,7 @@ fn boot_supervised(channel: &Channel, kernel: &NamedTempFile) {
         boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: String::new() },
         disks: vec![],
         vsock: None,
-        rng: false,
+        rng: true,
         console: None,
     };
     channel.send(&ToMonitor::Boot(Box::new(spec)), &[kernel.as_file().as_fd()]).unwrap();
