@@ -1,7 +1,7 @@
 //! The program itself: exit codes, messages, signals, the inherited control socket.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -227,7 +227,7 @@ fn boot_supervised(channel: &Channel, kernel: &NamedTempFile) {
         boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: String::new() },
         disks: vec![],
         vsock: None,
-        rng: false,
+        rng: true,
         nets: vec![],
         balloon: false,
         console: None,
@@ -330,17 +330,18 @@ fn kvm_metrics_are_written_when_asked_and_at_the_end() {
         return;
     }
     let metrics = NamedTempFile::new().unwrap();
-    let kernel = kernel(&SPIN);
+    let kernel = kernel(&[&out(0x3f8, b'!')[..7], &SPIN].concat());
     let mut child =
         boot(&["--kernel", path(&kernel), "--metrics", path(&metrics)]).spawn().unwrap();
+    // Before it runs, the signal would end it.
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let pid = Pid::from_raw(child.id().try_into().unwrap());
     let read = || serde_json::from_slice::<Stats>(&std::fs::read(metrics.path()).unwrap());
     let start = Instant::now();
     while read().is_err() {
         assert!(start.elapsed() < PATIENCE, "no metrics");
-        // Before it takes signals, this one would end it.
-        sleep(Duration::from_millis(300));
         kill(pid, Signal::SIGUSR1).unwrap();
+        sleep(Duration::from_millis(100));
     }
     let first = read().unwrap();
     assert_eq!(first.vcpus.len(), 1);

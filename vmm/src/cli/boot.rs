@@ -33,12 +33,12 @@ const UIDS: u32 = 1 << 16;
 /// Boots the machine and waits for its end.
 pub(crate) fn run(args: &BootArgs, started_ns: u64) -> anyhow::Result<ExitCode> {
     raise_descriptor_limit();
+    // Before any thread starts, so that all of them leave these signals to the descriptor.
+    let signals = take_signals().context("cannot take signals")?;
     let mut outbox = Outbox::default();
     let spec = specification(args, &mut outbox)?;
     let metrics = args.metrics.as_ref().map(|path| create(path, "metrics")).transpose()?;
     let kvm = open_kvm("/dev/kvm")?;
-    // Before any thread starts, so that all of them leave these signals to the descriptor.
-    let signals = take_signals().context("cannot take signals")?;
     let (channel, theirs) = Channel::pair().context("cannot make a control socket")?;
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(program);

@@ -98,3 +98,7 @@ impl Muster {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "crew_test.rs"]
+mod crew_test;
