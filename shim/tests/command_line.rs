@@ -65,9 +65,9 @@ impl Host {
         String::from_utf8(output.stderr).unwrap()
     }
 
-    /// Starts a run whose monitor has been started.
+    /// Starts a run whose monitor has been started. It ends with its control socket, as the real one does.
     fn start(&self) -> Child {
-        self.monitor("echo $$ >monitor.pid\nexec sleep 60");
+        self.monitor("echo $$ >monitor.pid\nexec cat >/dev/null");
         let child =
             self.command(&["run", "--rootfs", "rootfs", "c", "--", "true"]).spawn().unwrap();
         wait_for("the monitor", || {
