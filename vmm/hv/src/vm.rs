@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
@@ -14,6 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::cpuid::{CpuidTable, Topology};
 use crate::irq::Irqs;
 use crate::memory::GuestRam;
+use crate::page::ReadOnlyPage;
 use crate::vcpu::Vcpu;
 
 /// Three pages below 4 GiB that KVM needs on some Intel hosts; its own default page for the identity map
@@ -40,6 +42,8 @@ impl VmError {
 pub struct Vm {
     fd: Arc<VmFd>,
     irqs: Irqs,
+    /// The next memory slot.
+    next_slot: Arc<AtomicU32>,
     /// Behind the memory slots.
     _ram: GuestRam,
 }
@@ -65,7 +69,8 @@ impl Vm {
         }
         let fd = Arc::new(fd);
         let irqs = Irqs::new(Arc::clone(&fd));
-        Ok(Self { fd, irqs, _ram: ram.clone() })
+        let used = u32::try_from(ram.num_regions()).unwrap_or(u32::MAX);
+        Ok(Self { fd, irqs, next_slot: Arc::new(AtomicU32::new(used)), _ram: ram.clone() })
     }
 
     /// A virtual CPU that sees `cpuid` as CPU `index` of `topology`. All but number 0 wait for the guest to
@@ -85,6 +90,14 @@ impl Vm {
             .map_err(|errno| VmError::refused("create a vCPU", errno))?;
         let entries = cpuid.of_vcpu(index, topology, fd.get_tsc_khz().ok().filter(|khz| *khz != 0));
         Vcpu::new(fd, &entries, self.fd.run_size())
+    }
+
+    /// A page at `address` that the guest can only read.
+    ///
+    /// # Errors
+    /// [`VmError`]; a host may not have it.
+    pub fn read_only_page(&self, address: u64) -> Result<ReadOnlyPage, VmError> {
+        ReadOnlyPage::new(&self.fd, self.next_slot.fetch_add(1, Ordering::Relaxed), address)
     }
 
     /// The interrupt vectors of this machine.

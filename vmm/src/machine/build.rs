@@ -23,7 +23,7 @@ use cofferdam_vmm_hv::{
 };
 
 use super::outcome::Outcome;
-use super::ports::{Bells, Interrupts};
+use super::ports::{Bells, Configs, Interrupts};
 use super::space::Space;
 use super::stages::Observed;
 use crate::boot::{self, BootError};
@@ -136,7 +136,7 @@ impl Machine {
         if usize::from(spec.vcpus) > possible {
             return Err(BuildError::Vcpus { wanted: spec.vcpus, possible });
         }
-        let ram = allocate_ram(&plan.memory.ram)?;
+        let ram = allocate_ram(&plan.memory.ram, spec.huge_pages)?;
         let mut kernel = files.take_file(spec.boot.kernel)?;
         let mut initrd = spec.boot.initrd.map(|slot| files.take_file(slot)).transpose()?;
         let entry = boot::load(plan, &ram, &mut kernel, initrd.as_mut())?;
@@ -191,7 +191,7 @@ struct DeviceBuilder<'a> {
 impl DeviceBuilder<'_> {
     fn build(mut self) -> Result<Devices, BuildError> {
         let space = Space::default();
-        let mut bus = PciBus::new();
+        let mut bus = PciBus::with_pages(Box::new(Configs(self.vm.clone())));
         bus.attach(0, shared(HostBridge::new()))?;
         for (slot, device) in self.virtio()? {
             let device = Box::new(Observed { device, outcome: Arc::clone(self.outcome) });

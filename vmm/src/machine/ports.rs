@@ -5,9 +5,13 @@
 use std::io;
 use std::sync::Arc;
 
-use cofferdam_vmm_devices::ports::{Doorbells, MsiController, MsiMessage, MsiVector};
-use cofferdam_vmm_hv::{IrqVector, Irqs, MsiTarget, Vm};
+use cofferdam_vmm_devices::ports::{
+    ConfigPage, ConfigPages, Doorbells, MsiController, MsiMessage, MsiVector,
+};
+use cofferdam_vmm_hv::{IrqVector, Irqs, MsiTarget, ReadOnlyPage, Vm};
 use vmm_sys_util::eventfd::EventFd;
+
+use crate::plan::layout::ECAM;
 
 /// Message-signalled interrupts.
 pub(super) struct Interrupts(pub(super) Irqs);
@@ -41,5 +45,27 @@ impl Doorbells for Bells {
 
     fn disconnect(&self, address: u64, event: &EventFd) -> io::Result<()> {
         self.0.disconnect_doorbell(address, event).map_err(io::Error::other)
+    }
+}
+
+/// Configuration space as memory that is only read.
+pub(super) struct Configs(pub(super) Vm);
+
+/// Bytes of a device's share of ECAM: eight functions of 4 KiB.
+const DEVICE_CONFIG: u64 = 8 << 12;
+
+impl ConfigPages for Configs {
+    fn page(&self, device: u8) -> Option<Box<dyn ConfigPage>> {
+        // A host that cannot do it leaves every read to the bus.
+        let page = self.0.read_only_page(ECAM + u64::from(device) * DEVICE_CONFIG).ok()?;
+        Some(Box::new(Config(page)))
+    }
+}
+
+struct Config(ReadOnlyPage);
+
+impl ConfigPage for Config {
+    fn show(&self, bytes: &[u8]) {
+        self.0.show(bytes);
     }
 }
