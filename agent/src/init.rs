@@ -94,9 +94,15 @@ pub(crate) fn control_groups(root: &Path, pod: &Path) -> Result<()> {
     for group in [root, pod] {
         let controllers =
             fs::read_to_string(group.join("cgroup.controllers")).context(attempted)?;
-        for controller in controllers.split_whitespace() {
-            let enable = fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"));
-            if let Err(error) = enable {
+        let switch = group.join("cgroup.subtree_control");
+        // All at once: the kernel goes through the whole tree for each write.
+        let all: Vec<String> =
+            controllers.split_whitespace().map(|controller| format!("+{controller}")).collect();
+        if fs::write(&switch, all.join(" ")).is_ok() {
+            continue;
+        }
+        for controller in all {
+            if let Err(error) = fs::write(&switch, &controller) {
                 crate::log!("control group controller {controller}: {error}");
             }
         }

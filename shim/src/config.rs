@@ -102,6 +102,8 @@ pub struct Overrides {
     pub vcpus: Option<u8>,
     /// Memory of the machine.
     pub memory: Option<Bytes>,
+    /// Whether all memory is in pages of 2 MiB, where the host has them.
+    pub huge_pages: Option<bool>,
     /// What takes the writes.
     pub scratch: Option<Scratch>,
     /// Whether the machine has a console (bounded, shown when something fails).
@@ -165,9 +167,16 @@ impl Overrides {
         match key {
             "vcpus" => self.vcpus = Some(value.parse().map_err(|_| "not a number of CPUs")?),
             "memory" => self.memory = Some(value.parse().map_err(|e| format!("{e}"))?),
+            "huge_pages" => {
+                self.huge_pages = Some(value.parse().map_err(|_| "not true or false")?);
+            }
             "scratch" => self.scratch = Some(value.parse()?),
             "console" => self.console = Some(value.parse().map_err(|_| "not true or false")?),
-            _ => return Err("unknown; there are vcpus, memory, scratch and console".into()),
+            _ => {
+                return Err(
+                    "unknown; there are vcpus, memory, huge_pages, scratch and console".into()
+                );
+            }
         }
         Ok(())
     }
@@ -178,6 +187,7 @@ impl Overrides {
         Self {
             vcpus: later.vcpus.or(self.vcpus),
             memory: later.memory.or(self.memory),
+            huge_pages: later.huge_pages.or(self.huge_pages),
             scratch: later.scratch.or(self.scratch),
             console: later.console.or(self.console),
             kernel: later.kernel.or(self.kernel),
@@ -196,6 +206,8 @@ pub struct Settings {
     pub vcpus: Option<u8>,
     /// Memory of the machine, if not left to the limits.
     pub memory: Option<Bytes>,
+    /// Whether all memory is in pages of 2 MiB, where the host has them.
+    pub huge_pages: bool,
     /// What takes the writes.
     pub scratch: Scratch,
     /// Whether the machine has a console.
@@ -220,6 +232,7 @@ impl Settings {
         Self {
             vcpus: overrides.vcpus,
             memory: overrides.memory,
+            huge_pages: overrides.huge_pages.unwrap_or(false),
             scratch: overrides.scratch.unwrap_or(Scratch::Disk(Bytes(8 << 30))),
             console: overrides.console.unwrap_or(true),
             kernel: overrides.kernel.unwrap_or_else(|| lib.join("vmlinux")),

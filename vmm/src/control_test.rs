@@ -49,6 +49,7 @@ impl Supervisor {
             version: API_VERSION,
             vcpus: 1,
             memory: MiB(48),
+            huge_pages: false,
             boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: String::new() },
             disks: vec![],
             vsock: None,

@@ -224,6 +224,7 @@ fn boot_supervised(channel: &Channel, kernel: &NamedTempFile) {
         version: API_VERSION,
         vcpus: 2,
         memory: MiB(48),
+        huge_pages: false,
         boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: String::new() },
         disks: vec![],
         vsock: None,

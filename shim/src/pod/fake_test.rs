@@ -156,6 +156,7 @@ fn spec(connections: OwnedFd) -> PodSpec {
             version: API_VERSION,
             vcpus: 1,
             memory: MiB(64),
+            huge_pages: false,
             boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: String::new() },
             disks: vec![disk],
             vsock: Some(VsockSpec { cid: Cid(3), connections: FdSlot(2) }),

@@ -144,6 +144,7 @@ impl RunPlan {
             version: API_VERSION,
             vcpus: self.size.vcpus,
             memory: self.size.memory,
+            huge_pages: self.settings.huge_pages,
             boot: BootSpec { kernel, initrd: Some(image), cmdline: self.cmdline(verbose) },
             disks,
             vsock: Some(VsockSpec { cid: GUEST_CID, connections: slot() }),

@@ -7,6 +7,7 @@ fn spec() -> MachineSpec {
         version: API_VERSION,
         vcpus: 1,
         memory: MiB(256),
+        huge_pages: false,
         boot: BootSpec { kernel: FdSlot(0), initrd: Some(FdSlot(1)), cmdline: "quiet".into() },
         disks: vec![DiskSpec { file: FdSlot(2), readonly: true, serial: "layer0".into() }],
         vsock: Some(VsockSpec { cid: Cid(3), connections: FdSlot(3) }),

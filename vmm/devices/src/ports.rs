@@ -95,6 +95,18 @@ pub trait Threads: Send + Sync {
     fn start(&self, id: DeviceId, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
 }
 
+/// Makes pages of configuration space that the guest reads as memory.
+pub trait ConfigPages: Send {
+    /// The page of the function at `device`; all ones. `None` where there is no such thing.
+    fn page(&self, device: u8) -> Option<Box<dyn ConfigPage>>;
+}
+
+/// A page that the guest reads without leaving; its writes come to the bus as ever. Dropped, the guest's reads do, too.
+pub trait ConfigPage: Send {
+    /// What it begins with from now on.
+    fn show(&self, bytes: &[u8]);
+}
+
 /// A range of addresses (memory-mapped or I/O ports) that a device answers.
 ///
 /// Called on vCPU threads, one access at a time per device (the bus locks). `offset` is relative to the

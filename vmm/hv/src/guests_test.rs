@@ -90,7 +90,7 @@ struct Guest {
 
 impl Guest {
     fn new(hypervisor: &Hypervisor, vcpus: u8, code: &[u8], entry: EntryState) -> Self {
-        let ram = allocate_ram(&[(0, 0x10_0000)]).unwrap();
+        let ram = allocate_ram(&[(0, 0x10_0000)], false).unwrap();
         ram.write_slice(code, GuestAddress(CODE)).unwrap();
         let vm = hypervisor.create_vm(&ram).unwrap();
         let cpuid = hypervisor.cpuid().unwrap();
@@ -445,7 +445,7 @@ fn kvm_the_second_vcpu_waits_until_it_is_started() {
 fn kvm_the_host_can_do_what_a_machine_needs() {
     let Some(hypervisor) = open() else { return };
     assert!(hypervisor.max_vcpus() >= 2);
-    let ram = allocate_ram(&[(0, 0x10_0000)]).unwrap();
+    let ram = allocate_ram(&[(0, 0x10_0000)], false).unwrap();
     let vm = hypervisor.create_vm(&ram).unwrap();
     let cpuid = hypervisor.cpuid().unwrap();
     vm.create_vcpu(0, Topology { vcpus: 1 }, &cpuid).unwrap();
@@ -490,4 +490,33 @@ fn kvm_statistics_tell_of_the_exits() {
     }
     assert!(exits(statistics.read().unwrap()) >= before + 100);
     assert!(!machine.read().unwrap().is_empty());
+}
+
+#[test]
+fn kvm_a_page_that_is_only_read_is_left_for_writes_alone() {
+    let Some(hypervisor) = open() else { return };
+    let code = [
+        0xa1, 0x00, 0x00, 0x00, 0xd0, // mov eax, [0xd0000000]
+        0xa3, 0x04, 0x00, 0x00, 0xd0, // mov [0xd0000004], eax
+        0xa1, 0x08, 0x00, 0x00, 0xd0, // mov eax, [0xd0000008]
+        0xa3, 0x00, 0x80, 0x00, 0x00, // mov [0x8000], eax
+        0xe6, 0xf4, // out DONE, al
+        0xeb, 0xfe, // jmp $
+    ];
+    let guest = Guest::new(&hypervisor, 1, &code, protected());
+    let (vm, ram) = (guest.vm.clone(), guest.ram.clone());
+    let Ok(page) = vm.read_only_page(0xd000_0000) else {
+        eprintln!("SKIPPED: this KVM has no memory that is only read");
+        return;
+    };
+    page.show(&[1, 2, 3, 4]);
+    let recorder = quiet();
+    guest.run(&recorder);
+    assert_eq!(log(&recorder), ["write d0000004 [1, 2, 3, 4]"]);
+    assert_eq!(ram.read_obj::<u32>(GuestAddress(0x8000)).unwrap(), u32::MAX);
+
+    drop(page);
+    let page = vm.read_only_page(0xd000_0000).unwrap();
+    assert!(vm.read_only_page(0xd000_0000).is_err(), "the address is taken");
+    drop(page);
 }

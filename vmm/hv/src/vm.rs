@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
@@ -14,6 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::cpuid::{CpuidTable, Topology};
 use crate::irq::Irqs;
 use crate::memory::GuestRam;
+use crate::page::ReadOnlyPage;
 use crate::stats::Statistics;
 use crate::vcpu::Vcpu;
 
@@ -41,6 +43,8 @@ impl VmError {
 pub struct Vm {
     fd: Arc<VmFd>,
     irqs: Irqs,
+    /// The next memory slot.
+    next_slot: Arc<AtomicU32>,
     /// Behind the memory slots.
     _ram: GuestRam,
 }
@@ -66,7 +70,8 @@ impl Vm {
         }
         let fd = Arc::new(fd);
         let irqs = Irqs::new(Arc::clone(&fd));
-        Ok(Self { fd, irqs, _ram: ram.clone() })
+        let used = u32::try_from(ram.num_regions()).unwrap_or(u32::MAX);
+        Ok(Self { fd, irqs, next_slot: Arc::new(AtomicU32::new(used)), _ram: ram.clone() })
     }
 
     /// A virtual CPU that sees `cpuid` as CPU `index` of `topology`. All but number 0 wait for the guest to
@@ -92,6 +97,14 @@ impl Vm {
     #[must_use]
     pub fn statistics(&self) -> Option<Statistics> {
         Statistics::of(self.fd.as_ref())
+    }
+
+    /// A page at `address` that the guest can only read.
+    ///
+    /// # Errors
+    /// [`VmError`]; a host may not have it.
+    pub fn read_only_page(&self, address: u64) -> Result<ReadOnlyPage, VmError> {
+        ReadOnlyPage::new(&self.fd, self.next_slot.fetch_add(1, Ordering::Relaxed), address)
     }
 
     /// The interrupt vectors of this machine.

@@ -18,7 +18,7 @@ fn plan(memory: u32) -> Plan {
 
 fn booted(kernel: &[u8], initrd: Option<&[u8]>) -> (Result<EntryState, BootError>, GuestRam) {
     let plan = plan(64);
-    let ram = allocate_ram(&plan.memory.ram).unwrap();
+    let ram = allocate_ram(&plan.memory.ram, false).unwrap();
     let mut initrd = initrd.map(file);
     (load(&plan, &ram, &mut file(kernel), initrd.as_mut()), ram)
 }
@@ -62,7 +62,7 @@ fn a_vmlinux_with_a_pvh_note_gets_a_start_info() {
     assert_eq!(read::<8>(&ram, ACPI), *b"RSD PTR ");
     assert_eq!(read::<6>(&ram, CMDLINE), *b"quiet\0");
     let (start, size) = (read_u64(&ram, MODULES), read_u64(&ram, MODULES + 8));
-    assert_eq!((start, size), ((64 << 20) - 4096, 9));
+    assert_eq!((start, size), (0x10_1000, 9));
     assert_eq!(read::<9>(&ram, start), *b"initramfs");
     let entries = u32::from_le_bytes(read(&ram, START_INFO + 48));
     assert_eq!(entries, 4);
@@ -89,7 +89,7 @@ fn a_vmlinux_without_the_note_gets_boot_params() {
     assert_eq!(read_u64(&ram, 0xb000 + 8), 0x20_0083);
     assert_eq!(read_u64(&ram, BOOT_PARAMS + 0x70), ACPI);
     assert_eq!(read::<4>(&ram, BOOT_PARAMS + 0x228), [0, 0, 2, 0]);
-    assert_eq!(read::<4>(&ram, BOOT_PARAMS + 0x218), 0x03ff_f000_u32.to_le_bytes());
+    assert_eq!(read::<4>(&ram, BOOT_PARAMS + 0x218), 0x0010_1000_u32.to_le_bytes());
     assert_eq!(read::<4>(&ram, BOOT_PARAMS + 0x21c), 9_u32.to_le_bytes());
     assert_eq!(read::<1>(&ram, BOOT_PARAMS + 0x1e8), [4]);
 }
@@ -153,7 +153,7 @@ fn corrupt_bzimages_are_refused() {
 #[test]
 fn too_little_memory_says_how_much_is_needed() {
     let plan = plan(48);
-    let ram = allocate_ram(&plan.memory.ram).unwrap();
+    let ram = allocate_ram(&plan.memory.ram, false).unwrap();
     let mut initrd = file(&[]);
     initrd.set_len(60 << 20).unwrap();
     let error = load(&plan, &ram, &mut file(&pvh_elf(&[0xf4])), Some(&mut initrd)).unwrap_err();
@@ -166,7 +166,7 @@ fn too_little_memory_says_how_much_is_needed() {
 #[test]
 fn a_directory_is_no_kernel() {
     let plan = plan(48);
-    let ram = allocate_ram(&plan.memory.ram).unwrap();
+    let ram = allocate_ram(&plan.memory.ram, false).unwrap();
     let mut directory = File::open("/").unwrap();
     let error = load(&plan, &ram, &mut directory, None).unwrap_err();
     assert_eq!(error.to_string(), "not a kernel: it is not a regular file");
@@ -175,7 +175,7 @@ fn a_directory_is_no_kernel() {
 #[test]
 fn an_initramfs_that_cannot_be_read_is_named() {
     let plan = plan(48);
-    let ram = allocate_ram(&plan.memory.ram).unwrap();
+    let ram = allocate_ram(&plan.memory.ram, false).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("write-only");
     let mut initrd = File::create(path).unwrap();

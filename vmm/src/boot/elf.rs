@@ -31,6 +31,8 @@ const MAX_NOTES: u64 = 64 << 10;
 pub(super) struct Elf {
     /// Its parts.
     pub(super) parts: Vec<Span>,
+    /// Where the first of them goes.
+    pub(super) start: u64,
     /// End of the memory that it needs.
     pub(super) end: u64,
     /// The 64-bit entry.
@@ -89,6 +91,7 @@ impl Elf {
             if in_memory < in_file || to < HIGH_RAM {
                 return Err(not_a_kernel(format!("an ELF segment at address {to:#x}")));
             }
+            self.start = self.parts.iter().map(|part| part.to).fold(to, u64::min);
             self.end = self.end.max(to.saturating_add(in_memory));
             self.parts.push(Span { offset, to, size: in_file });
         }

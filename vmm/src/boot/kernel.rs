@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use cofferdam_vmm_hv::GuestRam;
+use cofferdam_vmm_hv::{GuestRam, prefer_huge_pages};
 use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::{BzImage, KernelLoader};
 use vm_memory::GuestAddress;
@@ -87,6 +87,8 @@ pub(super) fn load(ram: &GuestRam, file: &mut File, low_end: u64) -> Result<Kern
 
 fn load_elf(ram: &GuestRam, file: &File, elf: &Elf, low_end: u64) -> Result<Kernel, BootError> {
     fits(elf.end, low_end)?;
+    // All of it is used at once: most of its pages hold code that it patches.
+    prefer_huge_pages(ram, elf.start..elf.end);
     for part in &elf.parts {
         copy(ram, file, *part).map_err(unreadable)?;
     }

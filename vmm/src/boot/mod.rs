@@ -18,7 +18,7 @@ mod pvh;
 use std::fs::File;
 use std::io;
 
-use cofferdam_vmm_hv::{EntryState, GuestRam};
+use cofferdam_vmm_hv::{EntryState, GuestRam, prefer_huge_pages};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use crate::plan::Plan;
@@ -102,7 +102,7 @@ pub fn load(
     }
 }
 
-/// Puts the initramfs as high as the kernel can reach, on a page boundary.
+/// Puts the initramfs behind the kernel, on a page boundary: its pages begin in the kernel's last huge page.
 fn load_initrd(
     plan: &Plan,
     ram: &GuestRam,
@@ -119,11 +119,12 @@ fn load_initrd(
     };
     let memory = plan.memory.low_end();
     let top = memory.min(kernel.initrd_limit);
-    let start = top.checked_sub(size).map(|start| start & !(PAGE - 1));
-    let Some(start) = start.filter(|start| *start >= kernel.end) else {
+    let start = kernel.end.next_multiple_of(PAGE);
+    if start.checked_add(size).is_none_or(|end| end > top) {
         return Err(BootError::TooLittleMemory { kernel: kernel.end, initrd: size, memory });
-    };
+    }
     let Some(file) = file.filter(|_| size > 0) else { return Ok(None) };
+    prefer_huge_pages(ram, start..start + size);
     copy(ram, file, Span { offset: 0, to: start, size }).map_err(unreadable)?;
     Ok(Some(Initrd { start, size }))
 }

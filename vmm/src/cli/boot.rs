@@ -91,6 +91,7 @@ fn specification(args: &BootArgs, outbox: &mut Outbox) -> anyhow::Result<Machine
         version: API_VERSION,
         vcpus: args.cpus,
         memory: MiB(args.memory),
+        huge_pages: args.hugepages,
         boot: BootSpec { kernel, initrd, cmdline: args.cmdline.clone() },
         disks,
         nets,

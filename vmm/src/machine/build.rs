@@ -21,13 +21,13 @@ use cofferdam_vmm_devices::virtio::pci::{BAR_SIZE, TransportError, VirtioPci, Wi
 use cofferdam_vmm_devices::virtio::rng::Rng;
 use cofferdam_vmm_devices::virtio::vsock::Vsock;
 use cofferdam_vmm_hv::{
-    Hypervisor, MemoryError, OpenError, Reclaimer, Topology, Vcpu, Vm, VmError, allocate_ram,
+    Hypervisor, MemoryError, OpenError, Topology, Vcpu, Vm, VmError, allocate_ram,
 };
 
 use super::crew::Crew;
 use super::meter::{Meter, MeteredDevice};
 use super::outcome::Outcome;
-use super::ports::{Bells, Interrupts, Returned};
+use super::ports::{Bells, Configs, Interrupts, Returned};
 use super::space::Space;
 use super::stages::Observed;
 use crate::boot::{self, BootError};
@@ -167,7 +167,7 @@ impl Machine {
         if usize::from(spec.vcpus) > possible {
             return Err(BuildError::Vcpus { wanted: spec.vcpus, possible });
         }
-        let ram = allocate_ram(&plan.memory.ram)?;
+        let ram = allocate_ram(&plan.memory.ram, spec.huge_pages)?;
         let mut kernel = files.take_file(spec.boot.kernel)?;
         let mut initrd = spec.boot.initrd.map(|slot| files.take_file(slot)).transpose()?;
         let entry = boot::load(plan, &ram, &mut kernel, initrd.as_mut())?;
@@ -223,7 +223,7 @@ impl DeviceBuilder<'_> {
     fn build(mut self) -> Result<(Devices, Vec<MeteredDevice>), BuildError> {
         let space = Space::default();
         let mut metered = Vec::new();
-        let mut bus = PciBus::new();
+        let mut bus = PciBus::with_pages(Box::new(Configs(self.vm.clone())));
         bus.attach(0, shared(HostBridge::new()))?;
         for (slot, device) in self.virtio()? {
             metered.push(MeteredDevice {
@@ -273,9 +273,8 @@ impl DeviceBuilder<'_> {
             devices.push((*slot, Box::new(net)));
         }
         if let Some(slot) = plan.balloon {
-            // All memory is shared: nothing needs to be kept.
-            let reclaimer = Reclaimer::new(self.wiring.ram.clone(), &[]);
-            devices.push((slot, Box::new(Balloon::new(Arc::new(Returned(reclaimer))))));
+            let returned = Returned(self.wiring.ram.clone());
+            devices.push((slot, Box::new(Balloon::new(Arc::new(returned)))));
         }
         Ok(devices)
     }

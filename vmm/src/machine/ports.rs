@@ -5,9 +5,13 @@
 use std::io;
 use std::sync::Arc;
 
-use cofferdam_vmm_devices::ports::{Doorbells, MsiController, MsiMessage, MsiVector, Reclaim};
-use cofferdam_vmm_hv::{IrqVector, Irqs, MsiTarget, Reclaimer, Vm};
+use cofferdam_vmm_devices::ports::{
+    ConfigPage, ConfigPages, Doorbells, MsiController, MsiMessage, MsiVector, Reclaim,
+};
+use cofferdam_vmm_hv::{GuestRam, IrqVector, Irqs, MsiTarget, ReadOnlyPage, Vm, give_back};
 use vmm_sys_util::eventfd::EventFd;
+
+use crate::plan::layout::ECAM;
 
 /// Message-signalled interrupts.
 pub(super) struct Interrupts(pub(super) Irqs);
@@ -45,10 +49,32 @@ impl Doorbells for Bells {
 }
 
 /// Memory that the guest does not use.
-pub(super) struct Returned(pub(super) Reclaimer);
+pub(super) struct Returned(pub(super) GuestRam);
 
 impl Reclaim for Returned {
     fn give_back(&self, address: u64, len: u64) -> io::Result<()> {
-        self.0.give_back(address, len)
+        give_back(&self.0, address, len)
+    }
+}
+
+/// Configuration space as memory that is only read.
+pub(super) struct Configs(pub(super) Vm);
+
+/// Bytes of a device's share of ECAM: eight functions of 4 KiB.
+const DEVICE_CONFIG: u64 = 8 << 12;
+
+impl ConfigPages for Configs {
+    fn page(&self, device: u8) -> Option<Box<dyn ConfigPage>> {
+        // A host that cannot do it leaves every read to the bus.
+        let page = self.0.read_only_page(ECAM + u64::from(device) * DEVICE_CONFIG).ok()?;
+        Some(Box::new(Config(page)))
+    }
+}
+
+struct Config(ReadOnlyPage);
+
+impl ConfigPage for Config {
+    fn show(&self, bytes: &[u8]) {
+        self.0.show(bytes);
     }
 }

@@ -19,6 +19,7 @@ fn with_nets(vcpus: u8, memory: u32, disks: usize, nets: usize) -> MachineSpec {
         version: API_VERSION,
         vcpus,
         memory: MiB(memory),
+        huge_pages: false,
         boot: BootSpec { kernel: FdSlot(0), initrd: Some(FdSlot(1)), cmdline: "quiet".into() },
         disks: (0..disks).map(disk).collect(),
         vsock: Some(VsockSpec { cid: Cid(3), connections: FdSlot(2) }),

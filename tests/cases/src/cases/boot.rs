@@ -17,6 +17,7 @@ cases!("boot":
     power_off_reboot_panic_and_triple_fault_are_told_apart,
     the_timeline_names_every_stage,
     doctor_finds_nothing_missing,
+    the_agent_takes_at_most_four_mib,
 );
 
 fn a_container_runs_under_our_kernel() -> Result<()> {
@@ -122,5 +123,21 @@ fn doctor_finds_nothing_missing() -> Result<()> {
     let text = String::from_utf8_lossy(&done.stdout);
     ensure!(done.status.success(), "{text}{}", String::from_utf8_lossy(&done.stderr));
     ensure!(text.contains("/dev/kvm"), "{text}");
+    Ok(())
+}
+
+/// Without a pid namespace of its own, a container sees the agent as process 1.
+fn the_agent_takes_at_most_four_mib() -> Result<()> {
+    let script = "grep -E '^(Name|VmRSS):' /proc/1/status";
+    let run = Run::bundle(script, |config| {
+        if let Some(list) = config["linux"]["namespaces"].as_array_mut() {
+            list.retain(|namespace| namespace["type"] != "pid");
+        }
+    })?;
+    let outcome = run.output()?.exits(0)?;
+    let text = outcome.text();
+    let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+    let kib: u32 = kib.unwrap_or_default().parse().unwrap_or(u32::MAX);
+    ensure!(text.contains("init") && kib <= 4096, "{outcome}");
     Ok(())
 }

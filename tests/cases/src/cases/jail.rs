@@ -125,11 +125,11 @@ fn it_holds_what_it_was_given_and_no_more() -> Result<()> {
         "pipe:[",
         "anon_inode:[eventfd]",
         "anon_inode:[eventpoll]",
+        "anon_inode:[io_uring]",
         "anon_inode:kvm-",
         "anon_inode:[kvm-",
         "/dev/kvm",
         "/dev/null",
-        "/memfd:guest-ram",
         "/var/lib/cofferdam/",
         "/run/cofferdam/",
     ];

@@ -260,12 +260,12 @@ fn qemu(dir: &Path, image: &Image, config: &Config, port: u16, keep: bool) -> Co
 }
 
 /// An option of QEMU that holds a path; a comma in the path is doubled.
-fn option(before: &str, path: &Path, after: &str) -> String {
+pub(super) fn option(before: &str, path: &Path, after: &str) -> String {
     format!("{before}{}{after}", path.to_string_lossy().replace(',', ",,"))
 }
 
 /// Makes sure of a QEMU that runs 6.12 kernels under emulation: 7.2 crashes them at random.
-fn require_qemu() -> Result<()> {
+pub(super) fn require_qemu() -> Result<()> {
     if apt::version("qemu-system-x86").is_some_and(|version| new_enough(&version)) {
         return apt::require(&["util-linux", "openssh-client", "rsync"]);
     }

@@ -14,6 +14,7 @@ pub mod image;
 pub mod link;
 pub mod local;
 pub mod machine;
+pub mod measuring;
 pub mod rootfs;
 pub mod stage;
 

@@ -17,6 +17,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
         "cofferdam-shim",
         &["cofferdam-agent-protocol", "cofferdam-rootfs-builder", "cofferdam-vmm-api"],
     ),
+    ("cofferdam-test-bench", &["cofferdam-agent-protocol", "cofferdam-vmm-api"]),
     ("cofferdam-test-cases", &[]),
     ("cofferdam-test-guest", &[]),
     ("cofferdam-test-harness", &[]),
@@ -24,7 +25,15 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("cofferdam-vmm-api", &[]),
     ("cofferdam-vmm-devices", &[]),
     ("cofferdam-vmm-hv", &[]),
-    ("xtask", &["cofferdam-agent-protocol", "cofferdam-rootfs-builder", "cofferdam-test-harness"]),
+    (
+        "xtask",
+        &[
+            "cofferdam-agent-protocol",
+            "cofferdam-rootfs-builder",
+            "cofferdam-test-bench",
+            "cofferdam-test-harness",
+        ],
+    ),
 ];
 
 /// Foreign crates that only the crates named may use, by the beginning of their names.

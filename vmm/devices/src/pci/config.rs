@@ -127,6 +127,12 @@ impl ConfigSpace {
         }
     }
 
+    /// All of it.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Whether memory decoding is on.
     #[must_use]
     pub fn memory_enabled(&self) -> bool {

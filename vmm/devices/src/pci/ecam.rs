@@ -1,11 +1,14 @@
 //! Memory-mapped configuration space of one bus (PCI Firmware 3.0, 4.1.2; PCI Express 3.0, 7.2.2).
 //!
-//! Invariant: function 0 of 32 devices; everything else reads as all ones.
+//! Where the machine has pages for it, the guest reads a function's space as memory, and only writes come here: nearly all
+//! accesses are reads, and most of them at boot.
+//!
+//! Invariant: function 0 of 32 devices; everything else reads as all ones. A page shows what a read would give.
 
 use std::sync::{Arc, Mutex};
 
 use super::PciFunction;
-use crate::ports::BusDevice;
+use crate::ports::{BusDevice, ConfigPage, ConfigPages};
 use crate::sync;
 
 /// Device numbers on a bus.
@@ -34,7 +37,26 @@ pub enum EcamError {
 /// Bus 0.
 #[derive(Default)]
 pub struct PciBus {
-    functions: [Option<SharedFunction>; DEVICES as usize],
+    functions: [Option<Plugged>; DEVICES as usize],
+    pages: Option<Box<dyn ConfigPages>>,
+}
+
+/// A function on the bus.
+struct Plugged {
+    function: SharedFunction,
+    page: Option<Box<dyn ConfigPage>>,
+}
+
+impl Plugged {
+    /// Shows the guest what it reads from now on.
+    fn show(&mut self) {
+        let function = sync::lock(&self.function);
+        match (function.snapshot(), &self.page) {
+            (Some(bytes), Some(page)) => page.show(bytes),
+            (None, Some(_)) => self.page = None,
+            (_, None) => {}
+        }
+    }
 }
 
 impl PciBus {
@@ -42,6 +64,12 @@ impl PciBus {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty bus that shows the guest `pages`.
+    #[must_use]
+    pub fn with_pages(pages: Box<dyn ConfigPages>) -> Self {
+        Self { pages: Some(pages), ..Self::default() }
     }
 
     /// Puts `function` at `device`, function 0.
@@ -54,17 +82,18 @@ impl PciBus {
         if slot.is_some() {
             return Err(EcamError::Taken(device));
         }
-        *slot = Some(function);
+        let page = self.pages.as_ref().and_then(|pages| pages.page(device));
+        slot.insert(Plugged { function, page }).show();
         Ok(())
     }
 
     /// Takes the function at `device` away.
     pub fn detach(&mut self, device: u8) -> Option<SharedFunction> {
-        self.functions.get_mut(usize::from(device))?.take()
+        Some(self.functions.get_mut(usize::from(device))?.take()?.function)
     }
 
     /// The function that an offset into ECAM means, and the offset in its space.
-    fn find(&self, offset: u64) -> Option<(&SharedFunction, u16)> {
+    fn find(&mut self, offset: u64) -> Option<(&mut Plugged, u16)> {
         let register = u16::try_from(offset & ((1 << REGISTER_BITS) - 1)).ok()?;
         let function = usize::try_from(offset >> REGISTER_BITS).ok()?;
         // Three bits of function number, of which only 0 exists, below five of device number; what is
@@ -72,20 +101,21 @@ impl PciBus {
         if function % 8 != 0 {
             return None;
         }
-        Some((self.functions.get(function / 8)?.as_ref()?, register))
+        Some((self.functions.get_mut(function / 8)?.as_mut()?, register))
     }
 }
 
 impl BusDevice for PciBus {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        if let Some((function, register)) = self.find(offset) {
+        if let Some((Plugged { function, .. }, register)) = self.find(offset) {
             sync::lock(function).read_config(register, data);
         }
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        if let Some((function, register)) = self.find(offset) {
-            sync::lock(function).write_config(register, data);
+        if let Some((plugged, register)) = self.find(offset) {
+            sync::lock(&plugged.function).write_config(register, data);
+            plugged.show();
         }
     }
 }

@@ -1,9 +1,11 @@
+use std::collections::BTreeMap;
+
 use super::super::HostBridge;
 use super::*;
 
-/// Remembers where it was accessed.
+/// Remembers where it was accessed. A write of 1 makes its reads do something.
 #[derive(Default)]
-struct Probe(Vec<u16>);
+struct Probe(Vec<u16>, [u8; 1]);
 
 impl PciFunction for Probe {
     fn read_config(&mut self, offset: u16, data: &mut [u8]) {
@@ -11,8 +13,13 @@ impl PciFunction for Probe {
         data[0] = 0x5a;
     }
 
-    fn write_config(&mut self, offset: u16, _data: &[u8]) {
+    fn write_config(&mut self, offset: u16, data: &[u8]) {
         self.0.push(offset);
+        self.1[0] = data[0];
+    }
+
+    fn snapshot(&self) -> Option<&[u8]> {
+        (self.1[0] != 1).then_some(&self.1)
     }
 }
 
@@ -55,4 +62,47 @@ fn a_device_comes_and_goes() {
     assert!(bus.detach(5).is_some() && bus.detach(5).is_none() && bus.detach(32).is_none());
     assert_eq!(read(&mut bus, 5 << 15), [0xff; 4]);
     bus.attach(5, bridge()).unwrap();
+}
+
+/// What each device's page shows; a page that is gone shows nothing.
+#[derive(Clone, Default)]
+struct Pages(Arc<Mutex<BTreeMap<u8, Vec<u8>>>>);
+
+struct Page(Pages, u8);
+
+impl ConfigPages for Pages {
+    fn page(&self, device: u8) -> Option<Box<dyn ConfigPage>> {
+        (device != 9).then(|| -> Box<dyn ConfigPage> { Box::new(Page(self.clone(), device)) })
+    }
+}
+
+impl ConfigPage for Page {
+    fn show(&self, bytes: &[u8]) {
+        self.0.0.lock().unwrap().insert(self.1, bytes.to_vec());
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap().remove(&self.1);
+    }
+}
+
+#[test]
+fn pages_show_what_a_read_would_give_until_reads_do_something() {
+    let pages = Pages::default();
+    let shown = |device| pages.0.lock().unwrap().get(&device).cloned();
+    let mut bus = PciBus::with_pages(Box::new(pages.clone()));
+    for device in [3, 4, 9] {
+        bus.attach(device, Arc::new(Mutex::new(Probe::default()))).unwrap();
+    }
+    assert_eq!((shown(3), shown(9)), (Some(vec![0]), None));
+    bus.write(3 << 15, &[7]);
+    bus.write(9 << 15, &[7]);
+    assert_eq!((shown(3), shown(4)), (Some(vec![7]), Some(vec![0])));
+    bus.write(3 << 15, &[1]);
+    bus.write(3 << 15, &[2]);
+    assert_eq!(shown(3), None);
+    bus.detach(4);
+    assert_eq!(shown(4), None);
 }

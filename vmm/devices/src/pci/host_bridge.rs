@@ -40,4 +40,8 @@ impl PciFunction for HostBridge {
     fn write_config(&mut self, offset: u16, data: &[u8]) {
         self.0.write(offset, data);
     }
+
+    fn snapshot(&self) -> Option<&[u8]> {
+        Some(self.0.bytes())
+    }
 }

@@ -26,4 +26,8 @@ pub trait PciFunction: Send {
 
     /// The guest writes.
     fn write_config(&mut self, offset: u16, data: &[u8]);
+
+    /// What the space reads as until the next write, from its start on, with all ones behind; `None` if a read does
+    /// something.
+    fn snapshot(&self) -> Option<&[u8]>;
 }

@@ -219,6 +219,12 @@ impl PciFunction for VirtioPci {
             self.window_access(true);
         }
     }
+
+    fn snapshot(&self) -> Option<&[u8]> {
+        // Once the driver has pointed the window at something, reading the window's data is reading the BAR.
+        let plain = self.window.target(&self.config).is_none();
+        plain.then(|| self.config.bytes())
+    }
 }
 
 impl BusDevice for VirtioPci {
