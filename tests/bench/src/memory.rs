@@ -32,14 +32,15 @@ pub(crate) fn of(pid: u32, guest_mib: u32) -> Result<Memory> {
     count(&text, u64::from(guest_mib) << 20).context("no mapping is the guest's memory")
 }
 
-/// The guest's memory is all that is left out of dumps, or a mapping of just its size.
+/// The guest's memory is a mapping of just its size, or else all that is left out of dumps.
 fn count(smaps: &str, guest_bytes: u64) -> Option<Memory> {
     let mappings = parse(smaps);
     let marked = |mapping: &Mapping| mapping.anonymous && mapping.no_dump;
-    let any = mappings.iter().any(marked);
     let sized = |mapping: &Mapping| mapping.end - mapping.start == guest_bytes;
+    // Other monitors leave other things out of dumps.
+    let whole = mappings.iter().any(sized);
     let (guest, own): (Vec<_>, Vec<_>) =
-        mappings.iter().partition(|mapping| if any { marked(mapping) } else { sized(mapping) });
+        mappings.iter().partition(|mapping| if whole { sized(mapping) } else { marked(mapping) });
     (!guest.is_empty()).then(|| Memory {
         private_kib: own.iter().map(|mapping| mapping.private_kib).sum(),
         guest_kib: guest.iter().map(|mapping| mapping.resident_kib).sum(),
