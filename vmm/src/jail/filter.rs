@@ -102,6 +102,8 @@ const KVM_KVMCLOCK_CTRL: u32 = 0xaead;
 const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;
 const KVM_IRQFD: u32 = 0x4020_ae76;
 const KVM_IOEVENTFD: u32 = 0x4040_ae79;
+/// A page of configuration space that is read as memory is taken away when it stops being mere memory.
+const KVM_SET_USER_MEMORY_REGION: u32 = 0x4020_ae46;
 const FIONBIO: u32 = 0x5421;
 
 /// Which offloads a tap may leave to its reader (uapi/linux/if_tun.h).
@@ -188,6 +190,7 @@ fn particular(kind: Kind, pid: u32) -> Vec<Call> {
                     KVM_SET_GSI_ROUTING,
                     KVM_IRQFD,
                     KVM_IOEVENTFD,
+                    KVM_SET_USER_MEMORY_REGION,
                     TUNSETOFFLOAD,
                 ],
             ),
