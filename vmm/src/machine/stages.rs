@@ -45,6 +45,10 @@ impl VirtioDevice for Observed {
         self.device.write_config(offset, data);
     }
 
+    fn threads(&self) -> usize {
+        self.device.threads()
+    }
+
     fn counters(&self) -> Arc<dyn Counters> {
         self.device.counters()
     }

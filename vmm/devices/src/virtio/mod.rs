@@ -152,9 +152,7 @@ pub trait VirtioDevice: Send {
     fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
 
     /// How many threads it works on.
-    fn threads(&self) -> usize {
-        1
-    }
+    fn threads(&self) -> usize;
 
     /// What it counts from its making on, whatever resets come.
     fn counters(&self) -> Arc<dyn Counters> {

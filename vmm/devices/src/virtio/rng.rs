@@ -61,6 +61,10 @@ impl VirtioDevice for Rng {
         &QUEUE_SIZES
     }
 
+    fn threads(&self) -> usize {
+        1
+    }
+
     fn features(&self) -> u64 {
         F_EVENT_IDX | F_INDIRECT_DESC
     }

@@ -48,6 +48,10 @@ impl VirtioDevice for Balloon {
         &QUEUE_SIZES
     }
 
+    fn threads(&self) -> usize {
+        1
+    }
+
     fn features(&self) -> u64 {
         F_REPORTING | F_EVENT_IDX | F_INDIRECT_DESC
     }

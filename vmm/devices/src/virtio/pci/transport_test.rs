@@ -68,6 +68,10 @@ impl VirtioDevice for Probe {
         &[64, 16]
     }
 
+    fn threads(&self) -> usize {
+        1
+    }
+
     fn features(&self) -> u64 {
         F_EVENT_IDX | 1
     }

@@ -98,6 +98,10 @@ impl VirtioDevice for Vsock {
         &QUEUE_SIZES
     }
 
+    fn threads(&self) -> usize {
+        1
+    }
+
     fn features(&self) -> u64 {
         F_STREAM | F_EVENT_IDX
     }
