@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::quiet::PATIENCE;
+use crate::quiet::{PATIENCE, pause};
 use crate::world::{BAR, COMMON, CONFIG, MEMORY, MSIX_TABLE, World};
 
 /// Fields of the common configuration (virtio 1.2, 4.1.4.3): offset and bytes.
@@ -288,7 +288,7 @@ impl<'w> Driver<'w> {
             }
             self.is_well();
             assert!(Instant::now() < deadline, "queue {index}: nothing used in time");
-            std::thread::yield_now();
+            pause();
         }
     }
 

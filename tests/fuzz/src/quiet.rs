@@ -34,7 +34,7 @@ impl Quiet {
         let deadline = Instant::now() + PATIENCE;
         while self.devices().next().is_some() {
             assert!(Instant::now() < deadline, "a thread outlived the reset of its device");
-            std::thread::yield_now();
+            pause();
         }
     }
 
@@ -47,7 +47,7 @@ impl Quiet {
         let deadline = Instant::now() + PATIENCE;
         while !self.sleeps() {
             assert!(Instant::now() < deadline, "a device is busy without end");
-            std::thread::yield_now();
+            pause();
         }
     }
 
@@ -59,6 +59,11 @@ impl Quiet {
 fn tasks() -> impl Iterator<Item = String> {
     let entries = fs::read_dir(TASKS).expect("listing threads").flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+/// Lets others run; spinning would keep the very thread waited for from its processor.
+pub fn pause() {
+    std::thread::sleep(Duration::from_micros(20));
 }
 
 /// Whether the thread is one of the test harness, named after its test; they come at any time.

@@ -1,4 +1,4 @@
-//! The one developer entry point: `cargo xtask demo`, `test`, `kernel`, `image`, `host`, `check`.
+//! The one developer entry point: `cargo xtask demo`, `test`, `fuzz`, `kernel`, `image`, `host`, `check`.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod artefacts;
 mod check;
 mod demo;
+mod fuzz;
 mod host;
 mod image;
 mod kernel;
@@ -29,6 +30,8 @@ enum Task {
     Demo(demo::Args),
     /// Runs all tests: unit, KVM-level and end-to-end.
     Test(test::Args),
+    /// Fuzzes what guests write.
+    Fuzz(fuzz::Args),
     /// Builds the guest kernel.
     Kernel(kernel::Args),
     /// Builds the guest image (the initramfs with the agent).
@@ -53,6 +56,7 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Kernel(args) => kernel::run(&args),
         Task::Image(args) => image::run(&args),
         Task::Host(args) => host::run(&args),
