@@ -53,7 +53,9 @@ fn a_sleeping_thread_is_quiet_and_a_busy_one_is_not() {
     static BUSY: AtomicBool = AtomicBool::new(true);
     let quiet = quiet::Quiet::now();
     let thread = std::thread::Builder::new().name("device".into()).spawn(|| {
-        while BUSY.load(Ordering::SeqCst) {}
+        while BUSY.load(Ordering::SeqCst) {
+            std::hint::spin_loop();
+        }
         std::thread::park();
     });
     let thread = thread.unwrap();

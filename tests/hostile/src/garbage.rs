@@ -63,7 +63,7 @@ impl Garbage {
         match self.below(8) {
             0 => EDGES[self.index(EDGES.len())],
             1 => OWN + (self.long() >> 1),
-            _ => ARENA + self.below(ARENA_SIZE) & !0xf,
+            _ => ARENA + (self.below(ARENA_SIZE) & !0xf),
         }
     }
 

@@ -48,23 +48,22 @@ core::arch::global_asm!(
 pub(crate) fn map_devices() {
     for index in 0..512 {
         // Present, writable, large, not cached.
-        write(DIRECTORY + 8 * index, 8, (DEVICES << 30) + (index << 21) | 0x93);
+        write(DIRECTORY + 8 * index, 8, (DEVICES << 30) | (index << 21) | 0x93);
     }
     write(POINTERS + 8 * DEVICES, 8, DIRECTORY | 3);
 }
 
 /// Reads `size` bytes (1, 2, 4 or 8) at a physical address.
 pub(crate) fn read(address: u64, size: u8) -> u64 {
-    let at = address as usize;
     // SAFETY: callers name memory that is mapped and not the kernel's own, or a device's registers; on x86
     // an address need not be aligned for these instructions.
     unsafe {
         let value: u64;
         match size {
-            1 => asm!("movzx {0:e}, byte ptr [{1}]", out(reg) value, in(reg) at),
-            2 => asm!("movzx {0:e}, word ptr [{1}]", out(reg) value, in(reg) at),
-            4 => asm!("mov {0:e}, dword ptr [{1}]", out(reg) value, in(reg) at),
-            _ => asm!("mov {0}, qword ptr [{1}]", out(reg) value, in(reg) at),
+            1 => asm!("movzx {0:e}, byte ptr [{1}]", out(reg) value, in(reg) address),
+            2 => asm!("movzx {0:e}, word ptr [{1}]", out(reg) value, in(reg) address),
+            4 => asm!("mov {0:e}, dword ptr [{1}]", out(reg) value, in(reg) address),
+            _ => asm!("mov {0}, qword ptr [{1}]", out(reg) value, in(reg) address),
         }
         value
     }
@@ -72,14 +71,13 @@ pub(crate) fn read(address: u64, size: u8) -> u64 {
 
 /// Writes `size` bytes (1, 2, 4 or 8) at a physical address.
 pub(crate) fn write(address: u64, size: u8, value: u64) {
-    let at = address as usize;
     // SAFETY: as in `read`; nothing of the program's own lies there.
     unsafe {
         match size {
-            1 => asm!("mov byte ptr [{0}], {1:l}", in(reg) at, in(reg) value),
-            2 => asm!("mov word ptr [{0}], {1:x}", in(reg) at, in(reg) value),
-            4 => asm!("mov dword ptr [{0}], {1:e}", in(reg) at, in(reg) value),
-            _ => asm!("mov qword ptr [{0}], {1}", in(reg) at, in(reg) value),
+            1 => asm!("mov byte ptr [{0}], {1:l}", in(reg) address, in(reg) value),
+            2 => asm!("mov word ptr [{0}], {1:x}", in(reg) address, in(reg) value),
+            4 => asm!("mov dword ptr [{0}], {1:e}", in(reg) address, in(reg) value),
+            _ => asm!("mov qword ptr [{0}], {1}", in(reg) address, in(reg) value),
         }
     }
 }

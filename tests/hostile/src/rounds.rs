@@ -41,9 +41,8 @@ impl Words {
         }
         let end = text.iter().position(|byte| *byte == 0).unwrap_or(0);
         for word in text[..end].split(|byte| *byte == b' ') {
-            match word {
-                [b'h', b'o', b's', b't', b'i', b'l', b'e', b'.', rest @ ..] => words.take(rest),
-                _ => {}
+            if let [b'h', b'o', b's', b't', b'i', b'l', b'e', b'.', rest @ ..] = word {
+                words.take(rest);
             }
         }
         words
@@ -162,7 +161,7 @@ fn fill(&[table, avail, used]: &[u64; 3], garbage: &mut Garbage) {
             let at = table + 16 * index;
             write(at, 8, garbage.address());
             write(at + 8, 4, garbage.len());
-            write(at + 12, 2, garbage.below(4) | garbage.below(16) / 15 * 4);
+            write(at + 12, 2, garbage.below(4) | ((garbage.below(16) / 15) << 2));
             write(at + 14, 2, if garbage.below(8) == 0 { garbage.long() } else { index + 1 });
         }
     }

@@ -38,7 +38,7 @@ const PACKAGE: &str = "cofferdam-test-fuzz";
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Longest input, in bytes; what is longer finds nothing new and is slow.
-const LONGEST: u32 = 4096;
+const LONGEST: u32 = 2048;
 
 /// Most that an input may cost: seconds, and MiB of the whole process. Allocations have a limit of their own.
 const TIMEOUT: u32 = 30;
@@ -133,7 +133,7 @@ fn fuzz(binary: &Path, place: &Place, seconds: u64) -> Result<bool> {
     command.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={LONGEST}"));
     command.arg(format!("-timeout={TIMEOUT}")).arg(format!("-rss_limit_mb={MEMORY}"));
     command.arg(format!("-artifact_prefix={}/", place.crashes.display()));
-    command.args(["-print_final_stats=1", "-use_value_profile=1", "-verbosity=1"]);
+    command.args(["-print_final_stats=1", "-use_value_profile=1", "-len_control=10"]);
     let log = place.crashes.with_extension("log");
     let file = fs::File::create(&log).with_context(|| format!("creating {}", log.display()))?;
     let output = file.try_clone().context("sharing a log")?;

@@ -30,7 +30,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ),
     ("cofferdam-test-guest", &[]),
     ("cofferdam-test-harness", &[]),
-    ("cofferdam-test-hostile", &[]),
+    ("cofferdam-test-hostile", &["cofferdam-vmm", "cofferdam-vmm-api"]),
     ("cofferdam-vmm", &["cofferdam-vmm-api", "cofferdam-vmm-devices", "cofferdam-vmm-hv"]),
     ("cofferdam-vmm-api", &[]),
     ("cofferdam-vmm-devices", &[]),
