@@ -54,7 +54,7 @@ fn block(options: u8) -> Made {
     let bytes: Vec<u8> = (0..DISK).map(|at| (at / 512 + at) as u8).collect();
     file.write_all_at(&bytes, 0).unwrap();
     let seen = file.try_clone().unwrap();
-    let options = BlockOptions { readonly: options & 1 != 0, serial: "fuzz".into() };
+    let options = BlockOptions { readonly: options & 1 != 0, ..BlockOptions::default() };
     (Box::new(Block::new(file, options).unwrap()), Box::new(Disk(seen)))
 }
 

@@ -58,13 +58,19 @@ impl Garbage {
         usize::try_from(self.below(len as u64)).unwrap_or(0)
     }
 
-    /// An address, mostly one where there is memory.
+    /// An address, mostly that of a page of memory.
     pub(crate) fn address(&mut self) -> u64 {
         match self.below(8) {
             0 => EDGES[self.index(EDGES.len())],
             1 => OWN + (self.long() >> 1),
-            _ => ARENA + (self.below(ARENA_SIZE) & !0xf),
+            2 => ARENA + (self.below(ARENA_SIZE) & !0xf),
+            _ => self.page(),
         }
+    }
+
+    /// A page of memory.
+    pub(crate) fn page(&mut self) -> u64 {
+        ARENA + (self.below(ARENA_SIZE) & !0xfff)
     }
 
     /// The length of a buffer.

@@ -15,6 +15,9 @@ const CMDLINE_MAX: usize = 2048;
 const BAR_SIZE: u64 = 0x4000;
 const MSIX: core::ops::Range<u64> = 0x2000..0x3000;
 
+/// Where interrupts are written to: the processors; the 20 bits below say to which of them and how.
+const LOCAL_APIC: u64 = 0xfee0_0000;
+
 /// Bits 8 to 10 of an interrupt's data: how it is delivered. Zero is an ordinary one.
 const ORDINARY: u64 = 0xffff_f8ff_ffff_f8ff;
 
@@ -98,13 +101,25 @@ fn one(device: &Device, garbage: &mut Garbage, wild: bool) {
     // The table of interrupts open, each to somewhere.
     for entry in 0..device.queues().min(16) + 1 {
         let at = device.bar + MSIX.start + 16 * entry;
-        write(at, 8, if wild { garbage.long() } else { 0xfee0_0000 });
+        let anywhere = if garbage.below(2) == 0 {
+            garbage.long()
+        } else {
+            LOCAL_APIC | garbage.below(1 << 20)
+        };
+        write(at, 8, if wild { anywhere } else { LOCAL_APIC });
         write(at + 8, 8, garbage.long() & if wild { u64::MAX } else { 0xff });
     }
+    headers(garbage);
     for index in 0..device.queues().min(16) {
-        let rings = [garbage.address(), garbage.address(), garbage.address()];
+        // Rings that work, mostly: what is in them is bad enough.
+        let sound = garbage.below(4) != 0;
+        let rings = match sound {
+            true => [garbage.page(), garbage.page(), garbage.page()],
+            false => [garbage.address(), garbage.address(), garbage.address()],
+        };
         fill(&rings, garbage);
-        device.set_queue(index, garbage.queue_size(), &rings);
+        let size = if sound { 16 } else { garbage.queue_size() };
+        device.set_queue(index, size, &rings);
     }
     let _started = device.start();
     for _ in 0..ACCESSES {
@@ -153,6 +168,24 @@ fn memory(garbage: &mut Garbage) {
     write(at, 8, garbage.long());
 }
 
+/// What devices take for requests, at the start of each page: of a disk (virtio 1.2, 5.2.6), or a packet
+/// (5.10.6) of the context id that `cofferdam-vmm boot` gives.
+fn headers(garbage: &mut Garbage) {
+    for page in (ARENA..ARENA + ARENA_SIZE).step_by(0x1000) {
+        if garbage.below(2) == 0 {
+            write(page, 8, [0, 1, 1, 4, 8, 11][garbage.index(6)]);
+            write(page + 8, 8, garbage.below(32));
+        } else {
+            write(page, 8, 3);
+            write(page + 8, 8, 2);
+            write(page + 16, 8, garbage.below(4) | garbage.below(4) << 32);
+            write(page + 24, 8, garbage.len() & 0xffff | 1 << 32 | garbage.below(9) << 48);
+            write(page + 32, 8, garbage.below(4) | garbage.long() << 32);
+            write(page + 40, 4, garbage.below(0x1000));
+        }
+    }
+}
+
 /// Rings that look like something: chains of buffers anywhere, and many of them available.
 fn fill(&[table, avail, used]: &[u64; 3], garbage: &mut Garbage) {
     let inside = |at: u64| (ARENA..ARENA + ARENA_SIZE - 0x1000).contains(&at);
@@ -160,15 +193,23 @@ fn fill(&[table, avail, used]: &[u64; 3], garbage: &mut Garbage) {
         for index in 0..16 {
             let at = table + 16 * index;
             write(at, 8, garbage.address());
-            write(at + 8, 4, garbage.len());
-            write(at + 12, 2, garbage.below(4) | ((garbage.below(16) / 15) << 2));
+            // Most are thirds of a disk's request, or parts of any other: header, data, status.
+            let sound = garbage.below(8) != 0;
+            let (len, flags) = match index % 3 {
+                0 if sound => (16, 1),
+                1 if sound => (512 << garbage.below(3), 1 | garbage.below(2) << 1),
+                2 if sound => (1, 2),
+                _ => (garbage.len(), garbage.below(4) | ((garbage.below(16) / 15) << 2)),
+            };
+            write(at + 8, 4, len);
+            write(at + 12, 2, flags);
             write(at + 14, 2, if garbage.below(8) == 0 { garbage.long() } else { index + 1 });
         }
     }
     if inside(avail) {
-        write(avail, 4, [0, 1, 4, 16, 256, 0x8000][garbage.index(6)] << 16);
+        write(avail, 4, [1, 4, 16, 16, 256, 0x8000][garbage.index(6)] << 16);
         for index in 0..16 {
-            write(avail + 4 + 2 * index, 2, garbage.below(18));
+            write(avail + 4 + 2 * index, 2, garbage.below(6) * 3);
         }
     }
     if inside(used) {

@@ -163,7 +163,10 @@ fn fuzz(binary: &Path, place: &Place, seconds: u64) -> Result<bool> {
 
 /// How far a run got, by its own words.
 fn summary(log: &str) -> String {
-    let last = log.lines().rev().find(|line| line.starts_with('#')).unwrap_or("no progress");
+    let progress = |line: &&str| {
+        line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let last = log.lines().rev().find(progress).unwrap_or("no progress");
     let words: Vec<&str> = last.split_whitespace().collect();
     words.join(" ")
 }

@@ -1,7 +1,8 @@
 use super::*;
 
 const LOG: &str = "INFO: seed corpus: files: 3\n#4\tINITED cov: 10 ft: 11\n#128\tNEW    cov: 20 ft: 30\n\
-    thread panicked at 'x'\nartifact_prefix='/t/crashes/a/'; Test unit written to /t/crashes/a/crash-1\nBase64: AA==\n";
+    thread panicked at 'x'\nartifact_prefix='/t/crashes/a/'; Test unit written to /t/crashes/a/crash-1\nBase64: AA==\n\
+    ###### End of recommended dictionary. ######\n";
 
 #[test]
 fn a_log_tells_how_far_it_got_and_what_was_kept() {
