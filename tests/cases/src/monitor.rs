@@ -27,6 +27,13 @@ impl Boot {
         Self { command }
     }
 
+    /// Boots `kernel`, which needs no init, with these words on its command line.
+    pub(crate) fn bare(kernel: &str, words: &str) -> Self {
+        let mut command = Command::new("cofferdam-vmm");
+        command.args(["boot", "--kernel", kernel, "--cmdline", words]);
+        Self { command }
+    }
+
     /// Adds flags.
     pub(crate) fn flags(mut self, flags: &[&str]) -> Self {
         self.command.args(flags);

@@ -17,6 +17,9 @@ use crate::kernel::{self, Variant};
 /// The initramfs of the monitor-level tests.
 const TEST_GUEST: &str = "/usr/lib/cofferdam-test/guest.cpio";
 
+/// The kernel that writes garbage everywhere.
+const HOSTILE: &str = "/usr/lib/cofferdam-test/hostile";
+
 /// The end-to-end cases.
 const CASES: &str = "/usr/lib/cofferdam-test/cofferdam-test-cases";
 
@@ -41,6 +44,7 @@ pub(crate) fn stage() -> Result<Stage> {
 pub(crate) fn add_cases(stage: &Stage) -> Result<String> {
     let target = cargo_build(&["cofferdam-test-cases"])?;
     stage.add(&target.join("cofferdam-test-cases"), CASES)?;
+    stage.add(&image::build_bare_metal("cofferdam-test-hostile")?, HOSTILE)?;
     let (_, init) = image::build_static("cofferdam-test-guest")?;
     let init = fs::read(&init).with_context(|| format!("reading {}", init.display()))?;
     let packed = initramfs::build(&init).context("packing the test guest")?;

@@ -98,16 +98,25 @@ pub(crate) fn build_static(package: &str) -> Result<(&'static str, PathBuf)> {
     let target = TARGETS.into_iter().find(|target| installed(target)).context(
         "no Rust standard library for the guest: rustup target add x86_64-unknown-linux-musl",
     )?;
+    Ok((target, build_for(target, package, &[])?))
+}
+
+/// Builds `package` as a kernel; its path.
+pub(crate) fn build_bare_metal(package: &str) -> Result<PathBuf> {
+    build_for(TARGETS[1], package, &["--features", "bare-metal"])
+}
+
+fn build_for(target: &str, package: &str, options: &[&str]) -> Result<PathBuf> {
     eprintln!("==> building {package}");
     let mut cargo = artefacts::cargo();
     cargo.args(["build", "--quiet", "--profile", "guest", "--package", package]);
-    cargo.args(["--target", target]);
+    cargo.args(["--target", target]).args(options);
     cargo.env("RUSTFLAGS", RUSTFLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS");
     let status = cargo.status().context("starting cargo")?;
     if !status.success() {
         bail!("building {package}: {status}");
     }
-    Ok((target, artefacts::target()?.join(target).join("guest").join(package)))
+    Ok(artefacts::target()?.join(target).join("guest").join(package))
 }
 
 /// Writes `bytes` to `path` in one step, so that nobody reads half of them.

@@ -1,4 +1,4 @@
-//! The one developer entry point: `cargo xtask demo`, `test`, `bench`, `kernel`, `image`, `host`, `check`.
+//! The one developer entry point: `cargo xtask demo`, `test`, `bench`, `fuzz`, `kernel`, `image`, `host`, `check`.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ mod artefacts;
 mod bench;
 mod check;
 mod demo;
+mod fuzz;
 mod host;
 mod image;
 mod kernel;
@@ -32,6 +33,8 @@ enum Task {
     Test(test::Args),
     /// Measures how a machine starts, beside QEMU's.
     Bench(bench::Args),
+    /// Fuzzes what guests write.
+    Fuzz(fuzz::Args),
     /// Builds the guest kernel.
     Kernel(kernel::Args),
     /// Builds the guest image (the initramfs with the agent).
@@ -57,6 +60,7 @@ fn run(task: Task) -> Result<()> {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Kernel(args) => kernel::run(&args),
         Task::Image(args) => image::run(&args),
         Task::Host(args) => host::run(&args),

@@ -177,8 +177,8 @@ fn particular(kind: Kind, pid: u32) -> Vec<Call> {
                 libc::SYS_tgkill,
                 vec![vec![(0, ALL_BITS, pid), (2, ALL_BITS, bits(libc::SIGRTMIN()))]],
             ),
-            // Devices let go of their doorbells as they are dropped.
-            one_of(libc::SYS_ioctl, 1, &[KVM_IOEVENTFD, KVM_IRQFD]),
+            // Devices let go of their doorbells and pages as they are dropped.
+            one_of(libc::SYS_ioctl, 1, &[KVM_IOEVENTFD, KVM_IRQFD, KVM_SET_USER_MEMORY_REGION]),
         ],
         Kind::Vcpu => vec![
             one_of(

@@ -5,6 +5,7 @@ use anyhow::Result;
 mod bad_input;
 mod boot;
 mod disks;
+mod hostile;
 mod jail;
 mod kills;
 mod limits;
@@ -56,6 +57,7 @@ pub(crate) fn all() -> Vec<Case> {
         bad_input::CASES,
         kills::CASES,
         jail::CASES,
+        hostile::CASES,
     ]
     .concat()
 }

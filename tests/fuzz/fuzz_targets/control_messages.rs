@@ -1,0 +1,5 @@
+//! The target `control_messages`, run by libFuzzer; without it, for the files named on the command line.
+#![cfg_attr(fuzzing, no_main)]
+#![forbid(unsafe_code)]
+
+cofferdam_test_fuzz::binary!("control_messages");
