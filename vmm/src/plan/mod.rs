@@ -81,7 +81,7 @@ impl Plan {
         Ok(Self { spec, memory, vsock, rng, disks, nets, balloon, acpi })
     }
 
-    /// Queues of each device that can have several: each vCPU has its own, up to [`MAX_QUEUES`].
+    /// Queues of each device that can have several: each vCPU has its own, up to a few.
     #[must_use]
     pub fn queues(&self) -> u16 {
         u16::from(self.spec.vcpus).min(MAX_QUEUES)

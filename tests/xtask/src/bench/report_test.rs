@@ -27,7 +27,7 @@ fn the_median_counts_and_promises_are_kept() {
 
 #[test]
 fn each_broken_promise_is_named() {
-    let mut slow = measured([160_000_000; 3], 20 * IDLE_SECONDS);
+    let mut slow = measured([190_000_000; 3], 20 * IDLE_SECONDS);
     for run in slow.get_mut(QEMU).unwrap() {
         run.hello = 200_000_000;
     }
