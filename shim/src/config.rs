@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::uids::UidRange;
 use crate::units::Bytes;
 
 /// Where the configuration is, unless `--config` says otherwise.
@@ -113,6 +114,17 @@ pub struct Overrides {
     pub monitor: Option<PathBuf>,
     /// Where layers are cached and scratch disks are made.
     pub data: Option<PathBuf>,
+    /// The confinement of monitors.
+    #[serde(default)]
+    pub jail: JailOverrides,
+}
+
+/// The table `[jail]` of the configuration file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JailOverrides {
+    /// The users that monitors run as.
+    pub uids: Option<UidRange>,
 }
 
 impl Overrides {
@@ -172,6 +184,7 @@ impl Overrides {
             image: later.image.or(self.image),
             monitor: later.monitor.or(self.monitor),
             data: later.data.or(self.data),
+            jail: JailOverrides { uids: later.jail.uids.or(self.jail.uids) },
         }
     }
 }
@@ -195,6 +208,8 @@ pub struct Settings {
     pub monitor: Option<PathBuf>,
     /// Where layers are cached and scratch disks are made.
     pub data: PathBuf,
+    /// The users that monitors run as.
+    pub uids: UidRange,
 }
 
 impl Settings {
@@ -211,6 +226,7 @@ impl Settings {
             image: overrides.image.unwrap_or_else(|| lib.join("initramfs")),
             monitor: overrides.monitor,
             data: overrides.data.unwrap_or_else(|| PathBuf::from(DATA)),
+            uids: overrides.jail.uids.unwrap_or_default(),
         }
     }
 

@@ -31,8 +31,15 @@ fn everything_has_a_default() {
     assert_eq!(settings.kernel, PathBuf::from("/usr/lib/cofferdam/vmlinux"));
     assert_eq!(settings.scratch, Scratch::Disk(Bytes(8 << 30)));
     assert!(settings.console);
+    assert_eq!(settings.uids.to_string(), "2000000000-2000065535");
     let elsewhere = Settings::new(Overrides::default(), Some("/opt/c".into()));
     assert_eq!(elsewhere.image, PathBuf::from("/opt/c/initramfs"));
+}
+
+#[test]
+fn the_jail_has_a_table() {
+    let settings = Settings::new(file("[jail]\nuids = \"70000-70009\"").unwrap(), None);
+    assert_eq!(settings.uids.to_string(), "70000-70009");
 }
 
 #[test]
@@ -40,6 +47,9 @@ fn mistakes_are_named() {
     assert!(file("vcpu = 2").unwrap_err().contains("unknown field `vcpu`"));
     assert!(file("memory = \"much\"").unwrap_err().contains("\"much\""));
     assert!(file("vcpus = 300").is_err());
+    assert!(file("[jail]\nuid = 7").unwrap_err().contains("unknown field `uid`"));
+    assert!(file("[jail]\nuids = \"0-7\"").unwrap_err().contains("range of user ids"));
+    assert!(annotations(&[("io.cofferdam.jail", "x")]).is_err(), "who runs is the host's to say");
     let unknown = annotations(&[("io.cofferdam.cpus", "2")]).unwrap_err();
     assert!(unknown.contains("io.cofferdam.cpus=\"2\": unknown"), "{unknown}");
     assert!(annotations(&[("io.cofferdam.kernel", "/x")]).is_err());

@@ -76,7 +76,8 @@ fn kvm(path: &Path) -> Finding {
     }
 }
 
-fn kvm_remedy(kind: std::io::ErrorKind) -> &'static str {
+/// What helps against an error of opening `/dev/kvm`.
+pub(crate) fn kvm_remedy(kind: std::io::ErrorKind) -> &'static str {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let extension = |name| cpu.split_ascii_whitespace().any(|word| word == name);
     match kind {

@@ -23,5 +23,6 @@ mod sys;
 pub mod tail;
 mod terminal;
 pub mod timeline;
+pub mod uids;
 pub mod units;
 mod user;

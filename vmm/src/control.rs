@@ -1,6 +1,7 @@
 //! The control server: one machine's life, as its supervisor sees it.
 //!
-//! Order: a specification comes; stages, then `Booted` or `Failed` go; at the end `Exited`.
+//! Order: a specification comes; stages, then `Booted` or `Failed` go; at the end `Stats` and `Exited`. The
+//! request to be confined came before, to `main`: it concerns the process, not the machine.
 //!
 //! Invariant: when the supervisor's end of the socket closes, [`serve`] returns at once and the process is
 //! expected to end; nothing of the machine outlives its owner.
@@ -17,7 +18,7 @@ use cofferdam_vmm_api::{
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::machine::{Files, Machine, Running, now_ns};
+use crate::machine::{Files, Host, Machine, Running, now_ns};
 use crate::plan::Plan;
 
 /// How a machine's life ended.
@@ -31,28 +32,31 @@ pub enum Served {
     Abandoned,
 }
 
-/// Serves one machine on `channel`. `started_ns` is when the process started, on `CLOCK_MONOTONIC`.
+/// Serves one machine on `channel`, built on `host`. `started_ns` is when the process started, on
+/// `CLOCK_MONOTONIC`. From the machine's start on the calling thread can do little else.
 ///
 /// # Errors
 /// If the control socket fails otherwise than by being closed.
-pub fn serve(channel: &Channel, started_ns: u64) -> Result<Served, ChannelError> {
-    match serve_open(channel, started_ns) {
+pub fn serve(channel: &Channel, host: &Host, started_ns: u64) -> Result<Served, ChannelError> {
+    match serve_open(channel, host, started_ns) {
         Err(ChannelError::Closed) => Ok(Served::Abandoned),
         other => other,
     }
 }
 
-fn serve_open(channel: &Channel, started_ns: u64) -> Result<Served, ChannelError> {
+fn serve_open(channel: &Channel, host: &Host, started_ns: u64) -> Result<Served, ChannelError> {
     let (spec, fds) = match channel.receive()? {
         Message { body: ToMonitor::Boot(spec), fds } => (*spec, fds),
         Message { body: ToMonitor::Stop, .. } => return exited(channel, ExitReason::Stopped),
+        Message { body, .. } => return exited(channel, out_of_turn(&body)),
     };
     let reporter = Reporter { channel };
     reporter.reached(StageName::MonitorStarted, started_ns)?;
-    match boot(&reporter, spec, fds) {
-        Ok(running) => {
-            let reason = supervise(&reporter, &running)?;
-            running.stop();
+    match boot(&reporter, host, spec, fds) {
+        Ok(mut running) => {
+            let reason = supervise(&reporter, &mut running)?;
+            let stats = running.stop();
+            channel.send(&FromMonitor::Stats(Box::new(stats)), &[])?;
             exited(channel, reason)
         }
         Err(StartError::Channel(error)) => Err(error),
@@ -69,6 +73,10 @@ fn exited(channel: &Channel, reason: ExitReason) -> Result<Served, ChannelError>
     Ok(Served::Exited(reason))
 }
 
+fn out_of_turn(message: &ToMonitor) -> ExitReason {
+    ExitReason::Error(format!("told out of turn: {message:?}"))
+}
+
 /// Why there is no running machine.
 enum StartError {
     Channel(ChannelError),
@@ -83,12 +91,14 @@ impl From<ChannelError> for StartError {
 
 fn boot(
     reporter: &Reporter<'_>,
+    host: &Host,
     spec: MachineSpec,
     fds: Vec<OwnedFd>,
 ) -> Result<Running, StartError> {
     let failed = |error: Box<dyn Error>| StartError::Machine(error);
     let plan = Plan::new(spec, fds.len()).map_err(|error| failed(error.into()))?;
-    let machine = Machine::build(&plan, Files::new(fds)).map_err(|error| failed(error.into()))?;
+    let machine = Machine::build(&plan, Files::new(fds), host);
+    let machine = machine.map_err(|error| failed(error.into()))?;
     reporter.reached(StageName::MachineBuilt, now_ns())?;
     let disks = machine.disks.clone();
     let entered = now_ns();
@@ -99,10 +109,10 @@ fn boot(
 }
 
 /// Waits until the machine ends or the supervisor says so.
-fn supervise(reporter: &Reporter<'_>, running: &Running) -> Result<ExitReason, ChannelError> {
-    let outcome = running.outcome();
+fn supervise(reporter: &Reporter<'_>, running: &mut Running) -> Result<ExitReason, ChannelError> {
     let mut told = false;
     loop {
+        let outcome = running.outcome();
         let mut fds = [
             PollFd::new(reporter.channel.as_fd(), PollFlags::POLLIN),
             PollFd::new(outcome.changed().as_fd(), PollFlags::POLLIN),
@@ -124,12 +134,20 @@ fn supervise(reporter: &Reporter<'_>, running: &Running) -> Result<ExitReason, C
             }
         }
         if asked {
-            match reporter.channel.receive()?.body {
+            let answer = match reporter.channel.receive()?.body {
                 ToMonitor::Stop => return Ok(ExitReason::Stopped),
-                ToMonitor::Boot(_) => {
-                    return Ok(ExitReason::Error("asked to boot a second machine".to_owned()));
+                ToMonitor::Pause => {
+                    running.pause();
+                    FromMonitor::Paused
                 }
-            }
+                ToMonitor::Resume => {
+                    running.resume();
+                    FromMonitor::Resumed
+                }
+                ToMonitor::Stats => FromMonitor::Stats(Box::new(running.stats())),
+                other => return Ok(out_of_turn(&other)),
+            };
+            reporter.channel.send(&answer, &[])?;
         }
     }
 }

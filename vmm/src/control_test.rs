@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use cofferdam_vmm_api::*;
 use cofferdam_vmm_hv::Hypervisor;
 
 use super::*;
+use crate::jail::Filters;
 use crate::testing::{file, pvh_elf};
 
 /// Writes `al` to port `dx`, then spins.
@@ -29,7 +31,14 @@ struct Supervisor {
 impl Supervisor {
     fn new() -> Self {
         let (channel, theirs) = Channel::pair().unwrap();
-        let server = thread::spawn(move || serve(&theirs, now_ns()));
+        // The system-call filters hold for this thread and those of the machine only.
+        let server = thread::spawn(move || match Hypervisor::open() {
+            Ok(hypervisor) => {
+                let filters = Arc::new(Filters::new().unwrap());
+                serve(&theirs, &Host { hypervisor, filters }, now_ns())
+            }
+            Err(_) => Ok(Served::Abandoned),
+        });
         Self { channel, server }
     }
 
@@ -62,6 +71,7 @@ impl Supervisor {
             match self.hear() {
                 FromMonitor::Reached(stage) => stages.push(stage.name),
                 FromMonitor::Booted(message) => booted = Some(message),
+                FromMonitor::Stats(_) => {}
                 last => return (stages, booted, last),
             }
         }
@@ -130,7 +140,7 @@ fn kvm_a_machine_is_stopped_on_request() {
     while !matches!(supervisor.hear(), FromMonitor::Booted(_)) {}
     supervisor.channel.send(&ToMonitor::Stop, &[]).unwrap();
     let start = Instant::now();
-    let last = supervisor.hear();
+    let last = supervisor.hear_all().2;
     if kvm_failed(&last) {
         return;
     }
@@ -232,7 +242,10 @@ fn kvm_what_cannot_be_built_is_said_in_one_line() {
 }
 
 #[test]
-fn a_wrong_specification_is_refused_before_anything_is_opened() {
+fn kvm_a_wrong_specification_is_refused_before_anything_is_made() {
+    if !has_kvm() {
+        return;
+    }
     let kernel = pvh_elf(&SPIN);
     let version = Supervisor::failure(&kernel, |spec, _| spec.version = 7);
     assert!(version.contains("version 7"), "{version}");
@@ -241,7 +254,10 @@ fn a_wrong_specification_is_refused_before_anything_is_opened() {
 }
 
 #[test]
-fn a_supervisor_that_goes_or_stops_before_booting() {
+fn kvm_a_supervisor_that_goes_or_stops_before_booting() {
+    if !has_kvm() {
+        return;
+    }
     let Supervisor { channel, server } = Supervisor::new();
     drop(channel);
     assert_eq!(server.join().unwrap().unwrap(), Served::Abandoned);
@@ -251,8 +267,87 @@ fn a_supervisor_that_goes_or_stops_before_booting() {
 }
 
 #[test]
-fn nonsense_on_the_control_socket_is_an_error() {
+fn kvm_nonsense_on_the_control_socket_is_an_error() {
+    if !has_kvm() {
+        return;
+    }
     let Supervisor { channel, server } = Supervisor::new();
     channel.send_bytes(b"{}", &[File::open("/dev/null").unwrap().as_fd()]).unwrap();
     assert!(matches!(server.join().unwrap(), Err(ChannelError::Malformed(_))));
+}
+
+impl Supervisor {
+    fn ask(&self, question: &ToMonitor) -> FromMonitor {
+        self.channel.send(question, &[]).unwrap();
+        loop {
+            match self.hear() {
+                FromMonitor::Reached(_) | FromMonitor::Booted(_) => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        match self.ask(&ToMonitor::Stats) {
+            FromMonitor::Stats(stats) => *stats,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn kvm_a_paused_machine_stands_still_and_goes_on() {
+    if !has_kvm() {
+        return;
+    }
+    // Writes port 0x10, which nobody answers, for ever.
+    let supervisor = Supervisor::new();
+    supervisor.boot(&pvh_elf(&[0xe6, 0x10, 0xeb, 0xfc]), |spec, _| spec.vcpus = 2);
+    let writes = |stats: &Stats| stats.vcpus[0]["port_writes"];
+    for _ in 0..3 {
+        let before = supervisor.stats();
+        assert!(!before.paused);
+        while writes(&supervisor.stats()) == writes(&before) {}
+        assert_eq!(supervisor.ask(&ToMonitor::Pause), FromMonitor::Paused);
+        let (first, second) = (supervisor.stats(), supervisor.stats());
+        assert!(first.paused);
+        thread::sleep(Duration::from_millis(30));
+        assert_eq!(first.vcpus, second.vcpus);
+        assert_eq!(writes(&supervisor.stats()), writes(&first));
+        assert_eq!(supervisor.ask(&ToMonitor::Pause), FromMonitor::Paused, "once more");
+        assert_eq!(supervisor.ask(&ToMonitor::Resume), FromMonitor::Resumed);
+        while writes(&supervisor.stats()) == writes(&first) {}
+    }
+    // A paused machine can be stopped.
+    assert_eq!(supervisor.ask(&ToMonitor::Pause), FromMonitor::Paused);
+    supervisor.channel.send(&ToMonitor::Stop, &[]).unwrap();
+    assert_eq!(supervisor.hear_all().2, FromMonitor::Exited(ExitReason::Stopped));
+}
+
+#[test]
+fn kvm_the_account_names_vcpus_and_devices_and_comes_last() {
+    if !has_kvm() {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let code = [&[0xe6, 0x10, 0xe4, 0x10][..], &out(0x600, 0x34)].concat();
+    supervisor.boot(&pvh_elf(&code), |spec, fds| {
+        spec.disks.push(DiskSpec { file: FdSlot(1), readonly: false, serial: "d".into() });
+        fds.push(file(&[0; 512]).into());
+    });
+    let mut last = None;
+    let reason = loop {
+        match supervisor.hear() {
+            FromMonitor::Stats(stats) => last = Some(*stats),
+            FromMonitor::Exited(reason) => break reason,
+            _ => {}
+        }
+    };
+    assert_eq!(reason, ExitReason::PowerOff);
+    let stats = last.unwrap();
+    assert_eq!((stats.vcpus[0]["port_writes"], stats.vcpus[0]["port_reads"]), (2, 1));
+    let devices: Vec<_> =
+        stats.devices.iter().map(|d| (d.address.as_str(), d.kind.as_str())).collect();
+    assert_eq!(devices, [("00:01.0", "rng"), ("00:02.0", "block")]);
+    assert_eq!(stats.devices[1].counts["reads"], 0);
 }

@@ -190,26 +190,36 @@ fn kvm_what_is_wrong_with_a_file_is_said_with_its_path() {
 #[test]
 fn without_a_supervisor_it_says_so() {
     let output = Command::new("sh")
-        .args(["-c", "exec \"$0\" 3</dev/null", PROGRAM])
+        .args(["-c", "exec \"$0\" </dev/null", PROGRAM])
         .stderr(Stdio::piped())
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).contains("no control socket at descriptor 3"), "{}", text(&output));
+    assert!(text(&output).contains("no control socket on standard input"), "{}", text(&output));
 }
 
 /// The program as a supervisor starts it, with its control socket.
 fn supervised() -> (Child, Channel) {
     let (ours, theirs) = Channel::pair().unwrap();
-    let child = Command::new("sh")
-        .args(["-c", "exec \"$0\" 3<&0 </dev/null", PROGRAM])
-        .stdin(theirs.into_inner())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.stdout(Stdio::null());
+    let child = start_monitor(command, theirs.into_inner()).unwrap();
     (child, ours)
 }
 
+/// The user that it becomes.
+const UID: u32 = 2_000_100_000;
+
+fn confine(channel: &Channel) {
+    let kvm = cofferdam_vmm_hv::open_kvm("/dev/kvm").unwrap();
+    let uid = is_privileged().then_some(UID);
+    channel.send(&ToMonitor::Confine { uid }, &[kvm.as_fd()]).unwrap();
+    let answer = channel.receive::<FromMonitor>().unwrap().body;
+    assert!(matches!(answer, FromMonitor::Confined { .. }), "{answer:?}");
+}
+
 fn boot_supervised(channel: &Channel, kernel: &NamedTempFile) {
+    confine(channel);
     let spec = MachineSpec {
         version: API_VERSION,
         vcpus: 2,
@@ -235,6 +245,8 @@ fn kvm_a_supervisor_starts_and_stops_it() {
     let (mut child, channel) = supervised();
     boot_supervised(&channel, &kernel(&SPIN));
     channel.send(&ToMonitor::Stop, &[]).unwrap();
+    let account = channel.receive::<FromMonitor>().unwrap().body;
+    assert!(matches!(account, FromMonitor::Stats(_)), "{account:?}");
     let last = channel.receive::<FromMonitor>().unwrap().body;
     if kvm_failed(&format!("{last:?}")) {
         child.wait().unwrap();
@@ -256,4 +268,102 @@ fn kvm_it_ends_when_its_supervisor_is_gone() {
     let (mut child, channel) = supervised();
     drop(channel);
     assert_eq!(exit_code(&mut child), Some(130));
+}
+
+/// The value of a field of `/proc/PID/status`, for the process or one of its threads.
+fn status(directory: &str, field: &str) -> String {
+    let text = std::fs::read_to_string(format!("{directory}/status")).unwrap();
+    let line = text.lines().find(|line| line.starts_with(&format!("{field}:")));
+    line.unwrap().split_once(':').unwrap().1.trim().to_owned()
+}
+
+#[test]
+fn kvm_every_thread_of_a_running_monitor_is_confined() {
+    if !has_kvm() || !is_privileged() {
+        return;
+    }
+    let (mut child, channel) = supervised();
+    boot_supervised(&channel, &kernel(&SPIN));
+    let process = format!("/proc/{}", child.id());
+    let threads: Vec<_> = std::fs::read_dir(format!("{process}/task")).unwrap().collect();
+    // The first, two vCPUs, and on some hosts one of KVM's own.
+    assert!(threads.len() >= 3, "{threads:?}");
+    for thread in threads {
+        let directory = thread.unwrap().path().display().to_string();
+        for (field, value) in [
+            ("NoNewPrivs", "1"),
+            ("Seccomp", "2"),
+            ("CapEff", "0000000000000000"),
+            ("CapPrm", "0000000000000000"),
+            ("CapBnd", "0000000000000000"),
+            ("Groups", ""),
+        ] {
+            assert_eq!(status(&directory, field), value, "{directory}: {field}");
+        }
+        assert_eq!(status(&directory, "Uid"), vec![UID.to_string(); 4].join("\t"));
+    }
+    for space in ["mnt", "net", "ipc", "pid", "uts"] {
+        let link = |who: &str| std::fs::read_link(format!("{who}/ns/{space}")).unwrap();
+        assert_ne!(link(&process), link("/proc/self"), "{space}");
+    }
+    let names: Vec<_> = std::fs::read_dir(format!("{process}/root")).unwrap().collect();
+    assert!(names.is_empty(), "{names:?}");
+    drop(channel);
+    assert_eq!(exit_code(&mut child), Some(130));
+}
+
+#[test]
+fn nothing_is_done_before_it_is_confined() {
+    let (mut child, channel) = supervised();
+    channel.send(&ToMonitor::Stats, &[]).unwrap();
+    let answer = channel.receive::<FromMonitor>().unwrap().body;
+    let FromMonitor::Failed(text) = answer else { panic!("{answer:?}") };
+    assert!(text.contains("before it was told to confine itself"), "{text}");
+    assert_eq!(exit_code(&mut child), Some(1));
+}
+
+#[test]
+fn kvm_metrics_are_written_when_asked_and_at_the_end() {
+    if !has_kvm() {
+        return;
+    }
+    let metrics = NamedTempFile::new().unwrap();
+    let kernel = kernel(&SPIN);
+    let mut child =
+        boot(&["--kernel", path(&kernel), "--metrics", path(&metrics)]).spawn().unwrap();
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    let read = || serde_json::from_slice::<Stats>(&std::fs::read(metrics.path()).unwrap());
+    let start = Instant::now();
+    while read().is_err() {
+        assert!(start.elapsed() < PATIENCE, "no metrics");
+        // Before it takes signals, this one would end it.
+        sleep(Duration::from_millis(300));
+        kill(pid, Signal::SIGUSR1).unwrap();
+    }
+    let first = read().unwrap();
+    assert_eq!(first.vcpus.len(), 1);
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(exit_code(&mut child), Some(130));
+    assert!(read().unwrap().at_ns > first.at_ns);
+}
+
+#[test]
+fn kvm_a_monitor_that_is_killed_is_a_failure_of_the_monitor() {
+    if !has_kvm() {
+        return;
+    }
+    let kernel = kernel(&SPIN);
+    let mut child = boot(&["--kernel", path(&kernel)]).spawn().unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let start = Instant::now();
+    let monitor = loop {
+        let text = std::fs::read_to_string(&children).unwrap();
+        if let Ok(pid) = text.trim().parse() {
+            break Pid::from_raw(pid);
+        }
+        assert!(start.elapsed() < PATIENCE, "no monitor");
+        sleep(Duration::from_millis(10));
+    };
+    kill(monitor, Signal::SIGKILL).unwrap();
+    assert_eq!(exit_code(&mut child), Some(6));
 }

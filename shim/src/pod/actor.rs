@@ -240,6 +240,13 @@ impl Actor {
                 let text = format!("it tells of {} disks", booted.disks.len());
                 self.fail(Cause::Monitor(text)).await;
             }
+            FromMonitor::Confined { missing } => {
+                for what in missing {
+                    tracing::warn!("this host lets the monitor run without {what} only");
+                }
+            }
+            // Nobody asks for these yet; the last account comes unasked.
+            FromMonitor::Paused | FromMonitor::Resumed | FromMonitor::Stats(_) => {}
             FromMonitor::Failed(text) => self.fail(Cause::Build(text)).await,
             FromMonitor::Exited(reason) => self.fail(Cause::Ended(reason)).await,
         }

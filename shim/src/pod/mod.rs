@@ -8,6 +8,7 @@
 //! bounded memory and fails at most this pod.
 
 mod actor;
+mod cgroup;
 mod error;
 pub mod guardian;
 mod link;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use cofferdam_vmm_api::{Channel, ChannelError, FromMonitor, ToMonitor};
+use cofferdam_vmm_api::{Channel, ChannelError, FromMonitor, ToMonitor, start_monitor};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
@@ -67,8 +67,8 @@ struct Process {
 }
 
 impl Monitor {
-    /// Starts `program`, which dies with the calling thread. Must be called within a runtime. Gives also the monitor's end of the connections
-    /// socket, to be sent along with the machine's other descriptors.
+    /// Starts `program`, which dies with the calling thread. Must be called within a runtime. Gives also the
+    /// monitor's end of the connections socket, to be sent along with the machine's other descriptors.
     ///
     /// # Errors
     /// [`SpawnError`].
@@ -76,16 +76,8 @@ impl Monitor {
         let (control, theirs) = Channel::pair()?;
         let failed = |source| SpawnError::Program { program: program.to_owned(), source };
         let mut command = Command::new(program);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // Its own process group: Ctrl-C at the terminal is for us to act on.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        crate::sys::prepare_monitor(&mut command, theirs.into_inner());
-        // Takes the lowest free number: so CONTROL_FD is in use, and not by the pipe on which the
-        // standard library hears of a failing `execve`.
-        let placeholder = std::fs::File::open("/dev/null")?;
-        let mut child = command.spawn().map_err(failed)?;
-        // The command holds the monitor's end of the socket: it must close, so that its end is seen.
-        drop((command, placeholder));
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = start_monitor(command, theirs.into_inner()).map_err(failed)?;
         let stderr = child.stderr.take().map(|pipe| tokio::spawn(last_words(pipe.into())));
         let pidfd = match pidfd(&child) {
             Ok(pidfd) => pidfd,
@@ -115,6 +107,12 @@ impl Monitor {
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(|process| process.child.id())
+    }
+
+    /// Has it give up its rights, but for `kvm`; as the user `uid`, if we may give it another than ours.
+    pub fn confine(&self, uid: Option<u32>, kvm: OwnedFd) {
+        // If it is gone already, the next message finds out, and why.
+        let _ = self.send(&ToMonitor::Confine { uid }, &[kvm]);
     }
 
     pub(super) fn send(&self, message: &ToMonitor, fds: &[OwnedFd]) -> Result<(), String> {

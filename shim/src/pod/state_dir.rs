@@ -6,18 +6,26 @@
 //!
 //! Invariant: it is gone when its [`StateDir`] is.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::cgroup;
+use crate::uids::UidRange;
+
 /// Longest id, as in runc.
 const MAX_ID: usize = 1024;
 
 /// Longest name of a directory entry.
 const MAX_NAME: usize = 255;
+
+/// The file that holds the user of the pod's monitor: it is taken as long as the file is there.
+const UID: &str = "uid";
 
 /// A state directory that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +36,11 @@ pub enum StateError {
     /// The id is in use.
     #[error("container with given ID already exists: {0}")]
     Exists(String),
+    /// All users are taken.
+    #[error(
+        "no user is free for the monitor: each of {0} has a pod; set uids in the configuration's [jail]"
+    )]
+    Users(UidRange),
     /// The file system.
     #[error("state directory {path}")]
     Io {
@@ -87,6 +100,36 @@ impl StateDir {
         &self.path
     }
 
+    /// Takes a user of `range` that no other pod below the same root has.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn take_uid(&self, range: UidRange) -> Result<u32, StateError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StateError::Io { path, source }
+        };
+        let _guard = lock_root(&self.root).map_err(at(&self.root))?;
+        let entries = std::fs::read_dir(&self.root).map_err(at(&self.root))?;
+        let uid = |path: PathBuf| std::fs::read_to_string(path.join(UID)).ok()?.parse().ok();
+        let taken: BTreeSet<u32> =
+            entries.flatten().filter_map(|entry| uid(entry.path())).collect();
+        let mut seed = DefaultHasher::new();
+        self.path.hash(&mut seed);
+        let uid = range.pick(seed.finish(), &taken).ok_or(StateError::Users(range))?;
+        let file = self.path.join(UID);
+        std::fs::write(&file, uid.to_string()).map_err(at(&file))?;
+        Ok(uid)
+    }
+
+    /// Puts the monitor, the process `pid`, into a control group that goes with this directory, if the host lets
+    /// us.
+    pub fn place_monitor(&self, pid: u32) {
+        if let Err(error) = cgroup::place(&self.path, pid) {
+            tracing::debug!(%error, "the monitor has no control group of its own");
+        }
+    }
+
     /// Makes an empty file in it.
     ///
     /// # Errors
@@ -102,6 +145,7 @@ impl StateDir {
 impl Drop for StateDir {
     fn drop(&mut self) {
         let _guard = lock_root(&self.root);
+        cgroup::remove(&self.path);
         if let Err(error) = std::fs::remove_dir_all(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "removing the state directory");
         }
@@ -148,7 +192,10 @@ fn remove_unlocked(path: &Path) -> bool {
     if !free {
         return false;
     }
-    let _ = std::fs::remove_file(path.join("console.log"));
+    cgroup::remove(path);
+    for name in ["console.log", UID] {
+        let _ = std::fs::remove_file(path.join(name));
+    }
     std::fs::remove_dir(path).is_ok()
 }
 

@@ -30,6 +30,35 @@ fn directories_of_dead_owners_are_removed() {
 }
 
 #[test]
+fn no_two_living_pods_have_the_same_user() {
+    let root = tempfile::tempdir().unwrap();
+    let range: UidRange = "7000-7002".parse().unwrap();
+    let pods = ["a", "b", "c"].map(|id| StateDir::create(root.path(), id).unwrap());
+    let uids: BTreeSet<u32> = pods.iter().map(|pod| pod.take_uid(range).unwrap()).collect();
+    assert_eq!(uids, BTreeSet::from([7000, 7001, 7002]));
+    let more = StateDir::create(root.path(), "d").unwrap();
+    let error = more.take_uid(range).unwrap_err().to_string();
+    assert!(error.contains("7000-7002"), "{error}");
+    let [first, ..] = pods;
+    drop(first);
+    more.take_uid(range).unwrap();
+}
+
+#[test]
+fn the_user_and_the_group_of_a_dead_pod_are_free_again() {
+    let root = tempfile::tempdir().unwrap();
+    let dead = root.path().join("dead");
+    let group = root.path().join("cofferdam-1");
+    std::fs::create_dir(&dead).unwrap();
+    std::fs::create_dir(&group).unwrap();
+    std::fs::write(dead.join("uid"), "7000").unwrap();
+    std::fs::write(dead.join("cgroup"), group.to_str().unwrap()).unwrap();
+    let pod = StateDir::create(root.path(), "new").unwrap();
+    assert!(!dead.exists() && !group.exists());
+    assert_eq!(pod.take_uid("7000-7000".parse().unwrap()).unwrap(), 7000);
+}
+
+#[test]
 fn directories_of_other_programs_stay() {
     let root = tempfile::tempdir().unwrap();
     let theirs = root.path().join("theirs");

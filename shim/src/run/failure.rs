@@ -43,6 +43,16 @@ pub(crate) enum RunError {
         /// Why it cannot be opened.
         source: io::Error,
     },
+    /// KVM.
+    #[error("opening {path} (what may help: {remedy})")]
+    Kvm {
+        /// The device node.
+        path: PathBuf,
+        /// What may help.
+        remedy: &'static str,
+        /// Why it cannot be opened.
+        source: io::Error,
+    },
     /// The monitor.
     #[error(transparent)]
     Spawn(#[from] SpawnError),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cofferdam_agent_protocol::NamespaceKind;
-use cofferdam_vmm_api::Bdf;
+use cofferdam_vmm_api::{Bdf, is_privileged};
 
 pub(crate) use failure::{RunError, report};
 pub(crate) use plan::{PlanError, RunPlan};
@@ -138,15 +138,21 @@ async fn boot(
     let open = |what, path: &Path| {
         File::open(path).map_err(|source| RunError::Open { what, path: path.to_owned(), source })
     };
+    let kvm = open_kvm(Path::new("/dev/kvm"))?;
     let kernel = open("guest kernel", &plan.settings.kernel)?;
     let image = open("guest image", &plan.settings.image)?;
     let disks = make_disks(plan, ground).await?;
     timeline.reach(PodStage::RootfsReady);
+    let uid = is_privileged().then(|| ground.state.take_uid(plan.settings.uids)).transpose()?;
     // Taken before: the new process may be faster than the return of `execve` here.
     let spawning = timeline::now_ns();
     let (monitor, connections) = Monitor::spawn(&monitor_program(plan))?;
     timeline.reach_at(PodStage::MonitorSpawned, spawning);
-    monitor.pid().into_iter().for_each(|pid| ground.guardian.watch(pid));
+    if let Some(pid) = monitor.pid() {
+        ground.guardian.watch(pid);
+        ground.state.place_monitor(pid);
+    }
+    monitor.confine(uid, kvm);
     let console = ground.console.as_ref().map(File::try_clone).transpose();
     let console = console.map_err(|error| RunError::Host("sharing the console log", error))?;
     let mut descriptors: Vec<OwnedFd> = vec![kernel.into(), image.into(), disks.layer.into()];
@@ -161,6 +167,14 @@ async fn boot(
     };
     Pod::launch(monitor, spec, std::mem::take(timeline))
         .map_err(|error| RunError::Host("watching the monitor", error))
+}
+
+fn open_kvm(path: &Path) -> Result<OwnedFd, RunError> {
+    let opened = File::options().read(true).write(true).open(path);
+    opened.map(OwnedFd::from).map_err(|source| {
+        let remedy = crate::doctor::kvm_remedy(source.kind());
+        RunError::Kvm { path: path.to_owned(), remedy, source }
+    })
 }
 
 async fn make_disks(plan: &RunPlan, ground: &mut Ground) -> Result<Disks, RunError> {

@@ -1,18 +1,16 @@
-//! What needs `unsafe`: preparing a new process before its `execve`, and watching a descriptor.
+//! What needs `unsafe`: descriptors by number, and watching one.
 //!
-//! Invariant: between `fork` and `execve` only async-signal-safe system calls are made, and nothing is
-//! allocated.
+//! Invariant: no descriptor is closed or taken over by its number.
 #![allow(
     unsafe_code,
-    reason = "`CommandExt::pre_exec` and `AsyncFd::register` are unsafe functions"
+    reason = "`close_range` has no safe wrapper, and `AsyncFd::register` is an unsafe function"
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use cofferdam_vmm_api::CONTROL_FD;
 use tokio::io::unix::AsyncFd;
 
 /// Has every descriptor but the standard streams closed in the programs that this one starts: what a caller left open
@@ -22,27 +20,6 @@ pub(crate) fn keep_descriptors_private() {
     let _ = unsafe {
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
     };
-}
-
-/// Has `command`'s process find `fd` at [`CONTROL_FD`], and die with the thread that starts it.
-pub(crate) fn prepare_monitor(command: &mut Command, fd: OwnedFd) {
-    let prepare = move || {
-        let from = fd.as_raw_fd();
-        // SAFETY: prctl, dup2 and fcntl are async-signal-safe and touch no memory; the numbers are those
-        // of a descriptor that the closure owns and of one that nothing else in this child relies on.
-        let result = unsafe {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
-                -1
-            } else if from == CONTROL_FD {
-                libc::fcntl(from, libc::F_SETFD, 0)
-            } else {
-                libc::dup2(from, CONTROL_FD)
-            }
-        };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    };
-    // SAFETY: the closure only makes the system calls above; `last_os_error` does not allocate.
-    unsafe { command.pre_exec(prepare) };
 }
 
 /// Has `command`'s process die with the thread that starts it.

@@ -1,7 +1,8 @@
 //! Requests to the monitor and what it says in return.
 //!
-//! Order: the supervisor sends [`ToMonitor::Boot`]; the monitor answers [`FromMonitor::Booted`] or
-//! [`FromMonitor::Failed`]; stages may come at any time; [`FromMonitor::Exited`] is the last message. The
+//! Order: the supervisor sends [`ToMonitor::Confine`] and [`ToMonitor::Boot`]; the monitor answers
+//! [`FromMonitor::Confined`] and then [`FromMonitor::Booted`], or [`FromMonitor::Failed`]; stages may come at
+//! any time; [`FromMonitor::Exited`] is the last message, after a last [`FromMonitor::Stats`]. The
 //! supervisor's end of the socket closing means that the machine has lost its owner: the monitor ends.
 
 use std::fmt;
@@ -9,14 +10,28 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::MachineSpec;
+use crate::stats::Stats;
 use crate::units::Bdf;
 
 /// From the supervisor to the monitor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ToMonitor {
+    /// Give up every right that running a machine does not need; the first message. KVM's device node comes
+    /// attached. Every later message finds a process that can open nothing.
+    Confine {
+        /// The user and group to become; `None` to stay who it is, where the supervisor itself may not
+        /// change that.
+        uid: Option<u32>,
+    },
     /// Build and start the machine. The descriptors come attached.
     Boot(Box<MachineSpec>),
+    /// Let no vCPU run; devices go on answering.
+    Pause,
+    /// Let the vCPUs run again.
+    Resume,
+    /// Tell what was counted so far.
+    Stats,
     /// Stop the machine at once, as if its power were cut.
     Stop,
 }
@@ -25,12 +40,23 @@ pub enum ToMonitor {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FromMonitor {
+    /// The monitor has given up its rights.
+    Confined {
+        /// What it could not give up or take on, in words, because the host does not let it.
+        missing: Vec<String>,
+    },
     /// A stage was reached.
     Reached(Stage),
     /// The machine runs.
     Booted(Booted),
     /// The machine could not be built: what was attempted, and why it failed.
     Failed(String),
+    /// No vCPU runs.
+    Paused,
+    /// The vCPUs run again.
+    Resumed,
+    /// What was counted so far.
+    Stats(Box<Stats>),
     /// The machine ended.
     Exited(ExitReason),
 }

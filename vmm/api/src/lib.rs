@@ -10,6 +10,8 @@
 mod channel;
 mod control;
 mod spec;
+mod start;
+mod stats;
 mod units;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Message};
@@ -17,10 +19,9 @@ pub use control::{Booted, ExitReason, FromMonitor, Stage, StageName, ToMonitor};
 pub use spec::{
     BootSpec, ConsoleSpec, DiskSpec, MAX_DISKS, MAX_VCPUS, MachineSpec, SpecError, VsockSpec,
 };
+pub use start::{is_privileged, start_monitor};
+pub use stats::{Counts, DeviceStats, KvmStats, KvmValue, Stats};
 pub use units::{Bdf, Cid, FdSlot, MiB};
 
 /// Version of this interface. The monitor refuses any other.
 pub const API_VERSION: u32 = 1;
-
-/// The descriptor number at which the supervisor leaves the monitor's end of the control socket.
-pub const CONTROL_FD: i32 = 3;

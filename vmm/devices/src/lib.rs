@@ -12,7 +12,7 @@
 //! pci.lock()?.attach(0, Arc::new(Mutex::new(HostBridge::new())))?;
 //!
 //! let disk = Block::new(file, BlockOptions { readonly: true, serial: "root".into() })?;
-//! let wiring = Wiring { ram, msi, doorbells };                             // implements of `ports`
+//! let wiring = Wiring { ram, msi, doorbells, threads };                    // implements of `ports`
 //! let function = Arc::new(Mutex::new(VirtioPci::new(Box::new(disk), bar, wiring)?));
 //! memory.insert(bar, BAR_SIZE, function.clone())?;
 //! pci.lock()?.attach(3, function)?;
@@ -26,6 +26,7 @@
 //! allocate without bound or loop without end.
 
 pub mod bus;
+pub mod count;
 pub mod legacy;
 pub mod pci;
 pub mod ports;

@@ -2,8 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use vmm_sys_util::eventfd::EventFd;
+
+use crate::virtio::DeviceId;
 
 /// The guest's memory as devices see it: cheap to clone.
 pub type Ram = vm_memory::GuestMemoryMmap<()>;
@@ -69,6 +72,16 @@ pub trait Doorbells: Send + Sync {
     /// # Errors
     /// If the hypervisor refuses.
     fn disconnect(&self, address: u64, event: &EventFd) -> io::Result<()>;
+}
+
+/// Starts the threads that devices work on, while the machine is being built.
+pub trait Threads: Send + Sync {
+    /// A new thread for a device of the kind `id`, which runs `body` once it is confined to what that kind
+    /// needs.
+    ///
+    /// # Errors
+    /// If the host refuses a thread.
+    fn start(&self, id: DeviceId, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
 }
 
 /// A range of addresses (memory-mapped or I/O ports) that a device answers.

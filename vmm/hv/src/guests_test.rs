@@ -112,7 +112,8 @@ impl Guest {
                 let (recorder, ended) = (Arc::clone(recorder), ended.clone());
                 let kicker = vcpu.kicker().unwrap();
                 let body = move || {
-                    let end = run_vcpu(&mut vcpu, &*recorder, &recorder.stop);
+                    let counts = ExitCounts::default();
+                    let end = run_vcpu(&mut vcpu, &*recorder, &recorder.stop, &counts);
                     ended.send(()).unwrap();
                     end
                 };
@@ -325,7 +326,12 @@ impl Guest {
             .map(|mut vcpu| {
                 let recorder = Arc::clone(recorder);
                 let kicker = vcpu.kicker().unwrap();
-                (kicker, thread::spawn(move || run_vcpu(&mut vcpu, &*recorder, &recorder.stop)))
+                (
+                    kicker,
+                    thread::spawn(move || {
+                        run_vcpu(&mut vcpu, &*recorder, &recorder.stop, &ExitCounts::default())
+                    }),
+                )
             })
             .collect();
         assert!(watcher.join().unwrap(), "the guest hangs: {:?}", log(recorder));
@@ -419,4 +425,42 @@ fn kvm_the_host_can_do_what_a_machine_needs() {
     let again = vm.create_vcpu(0, Topology { vcpus: 1 }, &cpuid).unwrap_err();
     assert!(again.to_string().contains("create a vCPU"));
     vm.irqs().pin(4).unwrap();
+}
+
+#[test]
+fn kvm_a_kicked_vcpu_enters_again_once_it_is_rearmed() {
+    let Some(hypervisor) = open() else { return };
+    install_kick_handler().unwrap();
+    let mut guest = Guest::new(&hypervisor, 1, &[0xe6, 0x10, 0xeb, 0xfe], real());
+    let mut vcpu = guest.vcpus.remove(0);
+    let mut kicker = vcpu.kicker().unwrap();
+    let thread = thread::spawn(move || {
+        while !matches!(vcpu.enter(), Exit::Interrupted) {}
+        assert!(matches!(vcpu.enter(), Exit::Interrupted), "it enters before it is rearmed");
+        vcpu.rearm();
+        matches!(vcpu.enter(), Exit::PortOut { port: 0x10, .. })
+    });
+    kicker.kick(&thread);
+    assert!(thread.join().unwrap());
+}
+
+#[test]
+fn kvm_statistics_tell_of_the_exits() {
+    let Some(hypervisor) = open() else { return };
+    // Writes port 0x10 for ever.
+    let mut guest = Guest::new(&hypervisor, 1, &[0xe6, 0x10, 0xeb, 0xfc], real());
+    let mut vcpu = guest.vcpus.remove(0);
+    let (Some(machine), Some(statistics)) = (guest.vm.statistics(), vcpu.statistics()) else {
+        eprintln!("SKIPPED: this host's KVM has no binary statistics");
+        return;
+    };
+    let exits = |all: Vec<Statistic>| {
+        all.iter().find(|statistic| statistic.name == "exits").map_or(0, |exits| exits.values[0])
+    };
+    let before = exits(statistics.read().unwrap());
+    for _ in 0..100 {
+        assert!(matches!(vcpu.enter(), Exit::PortOut { .. }));
+    }
+    assert!(exits(statistics.read().unwrap()) >= before + 100);
+    assert!(!machine.read().unwrap().is_empty());
 }

@@ -3,7 +3,8 @@
 //! A signal alone can arrive between the thread's last look at its orders and its entry into the guest, and
 //! would then be lost; so the vCPU's `immediate_exit` flag is set first, in the page that it shares with KVM.
 //!
-//! Invariant: after [`Kicker::kick`] the vCPU's next or current entry ends, and so do all later ones.
+//! Invariant: after [`Kicker::kick`] the vCPU's next or current entry ends, and so do all later ones until
+//! [`Vcpu::rearm`](crate::Vcpu::rearm).
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
@@ -28,7 +29,7 @@ impl Kicker {
         Ok(Self { run })
     }
 
-    /// Makes the vCPU that runs on `thread` leave the guest and not enter again.
+    /// Makes the vCPU that runs on `thread` leave the guest and not enter again before it is rearmed.
     pub fn kick(&mut self, thread: &impl Killable) {
         self.run.as_mut_ref().immediate_exit = 1;
         compiler_fence(Ordering::SeqCst);

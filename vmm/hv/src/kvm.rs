@@ -2,7 +2,7 @@
 //!
 //! Invariant: a [`Hypervisor`] exists only if every capability that the rest of this crate uses is there.
 
-use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
@@ -69,6 +69,23 @@ pub enum OpenError {
     },
 }
 
+/// Opens the device node of KVM, for [`Hypervisor::from_fd`] here or in another process.
+///
+/// # Errors
+/// [`OpenError`] says what is wrong and what helps.
+pub fn open_kvm(path: &str) -> Result<OwnedFd, OpenError> {
+    let opened = File::options().read(true).write(true).open(path);
+    opened.map(OwnedFd::from).map_err(|source| {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => OpenError::Missing { path },
+            io::ErrorKind::PermissionDenied => OpenError::Permission { path },
+            _ if source.raw_os_error() == Some(libc::ENXIO) => OpenError::Missing { path },
+            _ => OpenError::Open { path, source },
+        }
+    })
+}
+
 /// The host's KVM.
 #[derive(Debug)]
 pub struct Hypervisor {
@@ -81,26 +98,7 @@ impl Hypervisor {
     /// # Errors
     /// [`OpenError`] says what is wrong and what helps.
     pub fn open() -> Result<Self, OpenError> {
-        Self::open_at("/dev/kvm")
-    }
-
-    /// Opens KVM at another path.
-    ///
-    /// # Errors
-    /// As [`Hypervisor::open`].
-    pub fn open_at(path: &str) -> Result<Self, OpenError> {
-        let open = |source: io::Error| {
-            let path = path.to_owned();
-            match source.kind() {
-                io::ErrorKind::NotFound => OpenError::Missing { path },
-                io::ErrorKind::PermissionDenied => OpenError::Permission { path },
-                _ if source.raw_os_error() == Some(libc::ENXIO) => OpenError::Missing { path },
-                _ => OpenError::Open { path, source },
-            }
-        };
-        let name = CString::new(path).map_err(|error| open(error.into()))?;
-        let kvm = Kvm::new_with_path(name).map_err(|errno| open(errno.into()))?;
-        Self::checked(kvm)
+        Self::from_fd(open_kvm("/dev/kvm")?)
     }
 
     /// Uses a KVM that somebody else opened.

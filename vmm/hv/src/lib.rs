@@ -19,6 +19,7 @@ mod kvm;
 mod memory;
 mod regs;
 mod run;
+mod stats;
 mod vcpu;
 mod vm;
 
@@ -26,10 +27,11 @@ pub use cpuid::{CpuidTable, Topology};
 pub use exit::Exit;
 pub use irq::{IOAPIC_PINS, IrqVector, Irqs, MsiTarget};
 pub use kick::{Kicker, install_kick_handler};
-pub use kvm::{Hypervisor, OpenError};
+pub use kvm::{Hypervisor, OpenError, open_kvm};
 pub use memory::{GuestRam, MemoryError, allocate_ram};
 pub use regs::EntryState;
-pub use run::{AddressSpace, End, Enter, run_vcpu};
+pub use run::{AddressSpace, End, Enter, ExitCounts, run_vcpu};
+pub use stats::{Statistic, Statistics, total};
 pub use vcpu::Vcpu;
 pub use vm::{Vm, VmError};
 

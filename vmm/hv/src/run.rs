@@ -2,7 +2,7 @@
 //!
 //! Invariant: an access that nobody answers is harmless: reads give all ones, writes vanish.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::exit::Exit;
 
@@ -35,23 +35,66 @@ pub enum End {
     Failed(String),
 }
 
+/// How often a vCPU left the guest, and why.
+///
+/// Invariant: only the vCPU's own thread counts, so that counting costs two plain memory accesses.
+#[derive(Debug, Default)]
+pub struct ExitCounts {
+    port_reads: AtomicU64,
+    port_writes: AtomicU64,
+    mmio_reads: AtomicU64,
+    mmio_writes: AtomicU64,
+    interruptions: AtomicU64,
+}
+
+impl ExitCounts {
+    /// The counts by name.
+    #[must_use]
+    pub fn read(&self) -> [(&'static str, u64); 5] {
+        let Self { port_reads, port_writes, mmio_reads, mmio_writes, interruptions } = self;
+        [
+            ("port_reads", port_reads),
+            ("port_writes", port_writes),
+            ("mmio_reads", mmio_reads),
+            ("mmio_writes", mmio_writes),
+            ("interruptions", interruptions),
+        ]
+        .map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+}
+
 /// Runs `vcpu` until `stop` is set or it cannot go on.
-pub fn run_vcpu(vcpu: &mut impl Enter, space: &impl AddressSpace, stop: &AtomicBool) -> End {
+pub fn run_vcpu(
+    vcpu: &mut impl Enter,
+    space: &impl AddressSpace,
+    stop: &AtomicBool,
+    counts: &ExitCounts,
+) -> End {
     while !stop.load(Ordering::Acquire) {
         match vcpu.enter() {
             Exit::MmioRead { address, data } => {
+                count(&counts.mmio_reads);
                 data.fill(0xff);
                 space.mmio_read(address, data);
             }
-            Exit::MmioWrite { address, data } => space.mmio_write(address, data),
+            Exit::MmioWrite { address, data } => {
+                count(&counts.mmio_writes);
+                space.mmio_write(address, data);
+            }
             Exit::PortIn { port, size, data } => {
+                count(&counts.port_reads);
                 data.fill(0xff);
                 data.chunks_exact_mut(size).for_each(|data| space.port_in(port, data));
             }
             Exit::PortOut { port, size, data } => {
+                count(&counts.port_writes);
                 data.chunks_exact(size).for_each(|data| space.port_out(port, data));
             }
-            Exit::Interrupted => {}
+            Exit::Interrupted => count(&counts.interruptions),
             Exit::Shutdown => return End::Shutdown,
             Exit::Failed(why) => return End::Failed(why),
         }

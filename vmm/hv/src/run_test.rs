@@ -67,7 +67,7 @@ impl AddressSpace for Log {
 fn run(steps: Vec<Step>) -> (End, Script, Vec<String>) {
     let mut script = Script { steps, done: 0 };
     let log = Log::default();
-    let end = run_vcpu(&mut script, &log, &log.1);
+    let end = run_vcpu(&mut script, &log, &log.1, &ExitCounts::default());
     (end, script, log.0.into_inner().unwrap())
 }
 

@@ -10,6 +10,7 @@ use crate::exit::{Exit, decode};
 use crate::kick::Kicker;
 use crate::regs::EntryState;
 use crate::run::Enter;
+use crate::stats::Statistics;
 use crate::vm::VmError;
 
 /// What the guest's firmware would have set. A host that does not know one of these does without.
@@ -56,6 +57,20 @@ impl Vcpu {
         state.apply(&mut sregs);
         self.fd.set_sregs(&sregs).map_err(refused)?;
         self.fd.set_regs(&state.regs()).map_err(refused)
+    }
+
+    /// Lets it enter the guest again after a kick, and tells a guest that cares that it stood still
+    /// meanwhile, so that its watchdogs do not take the time for its own.
+    pub fn rearm(&mut self) {
+        self.fd.set_kvm_immediate_exit(0);
+        // Refused for a guest that does not use KVM's clock.
+        let _ = self.fd.kvmclock_ctrl();
+    }
+
+    /// What KVM counts of it, where the host's kernel tells.
+    #[must_use]
+    pub fn statistics(&self) -> Option<Statistics> {
+        Statistics::of(&self.fd)
     }
 
     /// What makes it leave the guest.

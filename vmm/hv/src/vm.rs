@@ -14,6 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::cpuid::{CpuidTable, Topology};
 use crate::irq::Irqs;
 use crate::memory::GuestRam;
+use crate::stats::Statistics;
 use crate::vcpu::Vcpu;
 
 /// Three pages below 4 GiB that KVM needs on some Intel hosts; its own default page for the identity map
@@ -85,6 +86,12 @@ impl Vm {
             .map_err(|errno| VmError::refused("create a vCPU", errno))?;
         let entries = cpuid.of_vcpu(index, topology, fd.get_tsc_khz().ok().filter(|khz| *khz != 0));
         Vcpu::new(fd, &entries, self.fd.run_size())
+    }
+
+    /// What KVM counts of the machine as a whole, where the host's kernel tells.
+    #[must_use]
+    pub fn statistics(&self) -> Option<Statistics> {
+        Statistics::of(self.fd.as_ref())
     }
 
     /// The interrupt vectors of this machine.

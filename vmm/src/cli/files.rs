@@ -44,6 +44,11 @@ pub(super) fn open_disk(path: &Path, readonly: bool) -> anyhow::Result<File> {
         .with_context(|| format!("cannot open the disk {}", path.display()))
 }
 
+/// Creates a file that this program writes itself.
+pub(super) fn create(path: &Path, what: &str) -> anyhow::Result<File> {
+    File::create(path).with_context(|| format!("cannot create the {what} file {}", path.display()))
+}
+
 /// Opens where the console goes; `-` is standard output.
 pub(super) fn open_console(name: &str) -> anyhow::Result<OwnedFd> {
     if name == "-" {

@@ -6,13 +6,14 @@ pub(crate) mod boot;
 mod bridge;
 pub(crate) mod exit;
 mod files;
+pub(crate) mod serve;
 mod vsock;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Runs a virtual machine. Without a command: serves the control socket at descriptor 3.
+/// Runs a virtual machine. Without a command: serves the control socket on standard input.
 #[derive(Debug, Parser)]
 #[command(name = "cofferdam-vmm", version, about)]
 pub(crate) struct Cli {
@@ -57,6 +58,9 @@ pub(crate) struct BootArgs {
     /// Where the serial console goes: a file, `-` for standard output, or `none` for no serial port.
     #[arg(long, default_value = "-", value_name = "FILE")]
     pub(crate) console: String,
+    /// Write what the machine counted to FILE as JSON, when it ends and at each SIGUSR1.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metrics: Option<PathBuf>,
     /// Print when each stage was reached.
     #[arg(long)]
     pub(crate) timing: bool,

@@ -1,6 +1,6 @@
 //! From a [`Plan`] and open files to a [`Machine`] that is ready to start.
 //!
-//! Invariant: nothing is opened by path here but `/dev/kvm`; whatever was made is undone by dropping it.
+//! Invariant: nothing is opened by path here; whatever was made is undone by dropping it.
 
 use std::fs::File;
 use std::io;
@@ -22,11 +22,14 @@ use cofferdam_vmm_hv::{
     Hypervisor, MemoryError, OpenError, Topology, Vcpu, Vm, VmError, allocate_ram,
 };
 
+use super::crew::Crew;
+use super::meter::{Meter, MeteredDevice};
 use super::outcome::Outcome;
 use super::ports::{Bells, Interrupts};
 use super::space::Space;
 use super::stages::Observed;
 use crate::boot::{self, BootError};
+use crate::jail::Filters;
 use crate::plan::layout::{ECAM, ECAM_SIZE};
 use crate::plan::pci::Slot;
 use crate::plan::{PANIC_PORT, POWER_PORT, Plan, SERIAL_PIN, SERIAL_PORT};
@@ -86,6 +89,22 @@ pub enum BuildError {
     },
 }
 
+impl BuildError {
+    /// The host refused `what`.
+    pub(super) fn host(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Host { what, source }
+    }
+}
+
+/// What a machine is built on.
+#[derive(Debug)]
+pub struct Host {
+    /// KVM.
+    pub hypervisor: Hypervisor,
+    /// What the machine's threads are held to.
+    pub filters: Arc<Filters>,
+}
+
 /// The descriptors that came with a specification.
 #[derive(Debug)]
 pub struct Files {
@@ -114,6 +133,8 @@ pub struct Machine {
     pub(super) vcpus: Vec<Vcpu>,
     pub(super) devices: Devices,
     pub(super) outcome: Arc<Outcome>,
+    pub(super) crew: Crew,
+    pub(super) meter: Meter,
     /// The PCI address of each disk, in order.
     pub disks: Vec<Bdf>,
 }
@@ -125,13 +146,12 @@ pub(super) struct Devices {
 }
 
 impl Machine {
-    /// Builds `plan` with the descriptors that it names.
+    /// Builds `plan` on `host`, with the descriptors that it names.
     ///
     /// # Errors
     /// [`BuildError`].
-    pub fn build(plan: &Plan, mut files: Files) -> Result<Self, BuildError> {
-        let spec = &plan.spec;
-        let hypervisor = Hypervisor::open()?;
+    pub fn build(plan: &Plan, mut files: Files, host: &Host) -> Result<Self, BuildError> {
+        let (spec, hypervisor) = (&plan.spec, &host.hypervisor);
         let possible = hypervisor.max_vcpus();
         if usize::from(spec.vcpus) > possible {
             return Err(BuildError::Vcpus { wanted: spec.vcpus, possible });
@@ -142,14 +162,16 @@ impl Machine {
         let entry = boot::load(plan, &ram, &mut kernel, initrd.as_mut())?;
 
         let vm = hypervisor.create_vm(&ram)?;
-        let outcome = Arc::new(Outcome::new().map_err(host("make an eventfd"))?);
+        let outcome = Arc::new(Outcome::new().map_err(BuildError::host("make an eventfd"))?);
+        let crew = Crew::new(Arc::clone(&host.filters));
         let wiring = Wiring {
             ram,
             msi: Arc::new(Interrupts(vm.irqs().clone())),
             doorbells: Arc::new(Bells(vm.clone())),
+            threads: Arc::new(crew.clone()),
         };
         let builder = DeviceBuilder { plan, files, vm: &vm, outcome: &outcome, wiring };
-        let devices = builder.build()?;
+        let (devices, metered) = builder.build()?;
 
         let cpuid = hypervisor.cpuid()?;
         let topology = Topology { vcpus: spec.vcpus };
@@ -158,7 +180,9 @@ impl Machine {
         if let Some(first) = vcpus.first() {
             first.set_entry(entry)?;
         }
-        Ok(Self { vcpus, devices, outcome, disks: plan.disk_addresses() })
+        let of_vcpus = vcpus.iter().filter_map(Vcpu::statistics).collect();
+        let meter = Meter::new(metered, vm.statistics(), of_vcpus);
+        Ok(Self { vcpus, devices, outcome, crew, meter, disks: plan.disk_addresses() })
     }
 
     /// What it will tell.
@@ -166,10 +190,6 @@ impl Machine {
     pub fn outcome(&self) -> &Arc<Outcome> {
         &self.outcome
     }
-}
-
-fn host(what: &'static str) -> impl FnOnce(io::Error) -> BuildError {
-    move |source| BuildError::Host { what, source }
 }
 
 fn shared<T>(device: T) -> Arc<Mutex<T>> {
@@ -189,11 +209,17 @@ struct DeviceBuilder<'a> {
 }
 
 impl DeviceBuilder<'_> {
-    fn build(mut self) -> Result<Devices, BuildError> {
+    fn build(mut self) -> Result<(Devices, Vec<MeteredDevice>), BuildError> {
         let space = Space::default();
+        let mut metered = Vec::new();
         let mut bus = PciBus::new();
         bus.attach(0, shared(HostBridge::new()))?;
         for (slot, device) in self.virtio()? {
+            metered.push(MeteredDevice {
+                address: slot.bdf(),
+                kind: device.id().name(),
+                counters: device.counters(),
+            });
             let device = Box::new(Observed { device, outcome: Arc::clone(self.outcome) });
             let function = shared(VirtioPci::new(device, slot.bar, self.wiring.clone())?);
             bus.attach(slot.device, function.clone())?;
@@ -205,7 +231,7 @@ impl DeviceBuilder<'_> {
             None => None,
         };
         self.legacy(&space.ports, serial.clone())?;
-        Ok(Devices { space: Arc::new(space), serial })
+        Ok((Devices { space: Arc::new(space), serial }, metered))
     }
 
     /// All virtio devices and their places.

@@ -10,13 +10,16 @@
 //! through the [`Outcome`] alone.
 
 mod build;
+mod crew;
+mod meter;
+mod orders;
 mod outcome;
 mod ports;
 mod run;
 mod space;
 mod stages;
 
-pub use build::{BuildError, Files, Machine};
+pub use build::{BuildError, Files, Host, Machine};
 pub use outcome::Outcome;
 pub use run::Running;
 pub use stages::now_ns;

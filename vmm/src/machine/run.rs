@@ -1,29 +1,35 @@
 //! A running machine: one thread per vCPU.
 //!
-//! Invariant: after [`Running::stop`] no vCPU runs, no device works, and the console is written out.
+//! Invariant: no vCPU enters the guest before every thread of the machine is confined; after
+//! [`Running::stop`] no vCPU runs, no device works, and the console is written out.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 
-use cofferdam_vmm_api::ExitReason;
-use cofferdam_vmm_hv::{End, Kicker, Vcpu, install_kick_handler, run_vcpu};
+use cofferdam_vmm_api::{ExitReason, Stats};
+use cofferdam_vmm_hv::{End, ExitCounts, Kicker, Vcpu, install_kick_handler, run_vcpu};
 
 use super::build::{BuildError, Devices, Machine};
+use super::crew::Crew;
+use super::meter::Meter;
+use super::orders::{Order, Orders};
 use super::outcome::Outcome;
 use super::space::Space;
+use crate::jail::Kind;
 
-/// A machine that runs.
+/// A machine that runs, or is paused.
 pub struct Running {
     vcpus: Vec<(Kicker, JoinHandle<()>)>,
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
     devices: Devices,
     outcome: Arc<Outcome>,
+    meter: Meter,
 }
 
 impl Machine {
-    /// Lets all vCPUs run. All but the first wait until the guest starts them.
+    /// Confines all threads, the calling one among them for the rest of its life, and lets all vCPUs run.
+    /// All but the first wait until the guest starts them.
     ///
     /// # Errors
     /// [`BuildError`]; no vCPU runs then.
@@ -31,16 +37,15 @@ impl Machine {
         install_kick_handler()?;
         let mut running = Running {
             vcpus: Vec::with_capacity(self.vcpus.len()),
-            stop: Arc::new(AtomicBool::new(false)),
+            orders: Arc::new(Orders::new()),
             devices: self.devices,
             outcome: self.outcome,
+            meter: self.meter,
         };
         for (index, vcpu) in self.vcpus.into_iter().enumerate() {
             let started = vcpu.kicker().map_err(BuildError::from).and_then(|kicker| {
-                let thread = running.spawn(index, vcpu);
-                let thread = thread
-                    .map_err(|source| BuildError::Host { what: "start a vCPU's thread", source })?;
-                Ok((kicker, thread))
+                let thread = running.spawn(&self.crew, index, vcpu);
+                Ok((kicker, thread.map_err(BuildError::host("start a vCPU's thread"))?))
             });
             match started {
                 Ok(vcpu) => running.vcpus.push(vcpu),
@@ -50,18 +55,26 @@ impl Machine {
                 }
             }
         }
+        if let Err(error) = self.crew.confined() {
+            running.stop();
+            return Err(BuildError::host("install a system-call filter")(error));
+        }
+        running.orders.give(Order::Run);
         Ok(running)
     }
 }
 
 impl Running {
-    fn spawn(&self, index: usize, vcpu: Vcpu) -> io::Result<JoinHandle<()>> {
-        let space = Arc::clone(&self.devices.space);
-        let stop = Arc::clone(&self.stop);
-        let outcome = Arc::clone(&self.outcome);
-        Builder::new()
-            .name(format!("vcpu{index}"))
-            .spawn(move || vcpu_thread(index, vcpu, &space, (&stop, &outcome)))
+    fn spawn(&mut self, crew: &Crew, index: usize, vcpu: Vcpu) -> io::Result<JoinHandle<()>> {
+        let thread = VcpuThread {
+            index,
+            vcpu,
+            space: Arc::clone(&self.devices.space),
+            orders: Arc::clone(&self.orders),
+            outcome: Arc::clone(&self.outcome),
+            counts: self.meter.add_vcpu(),
+        };
+        crew.spawn(format!("vcpu{index}"), Kind::Vcpu, move || thread.run())
     }
 
     /// What it tells.
@@ -70,12 +83,36 @@ impl Running {
         &self.outcome
     }
 
-    /// Stops vCPUs, then devices. What the guest has not flushed is lost, as when power is cut.
-    pub fn stop(mut self) {
-        self.stop.store(true, Ordering::Release);
+    /// What was counted so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.meter.read(self.orders.order() == Order::Pause)
+    }
+
+    /// Returns when no vCPU is in the guest. Devices go on: what was asked of them is answered, and found by
+    /// the guest when it runs again.
+    pub fn pause(&mut self) {
+        self.order(Order::Pause);
+        self.orders.wait_out(self.vcpus.len());
+    }
+
+    /// Undoes [`Running::pause`].
+    pub fn resume(&mut self) {
+        self.orders.give(Order::Run);
+    }
+
+    /// Gives an order that makes vCPUs leave the guest.
+    fn order(&mut self, order: Order) {
+        self.orders.give(order);
         for (kicker, thread) in &mut self.vcpus {
             kicker.kick(thread);
         }
+    }
+
+    /// Stops vCPUs, then devices; gives the last account. What the guest has not flushed is lost, as when
+    /// power is cut.
+    pub fn stop(mut self) -> Stats {
+        self.order(Order::Stop);
         for (_, thread) in self.vcpus.drain(..) {
             // A thread that panicked has ended, too.
             let _ = thread.join();
@@ -83,19 +120,31 @@ impl Running {
         if let Some(serial) = &self.devices.serial {
             serial.lock().unwrap_or_else(PoisonError::into_inner).flush();
         }
-        // The devices' workers stop as their functions are dropped with `self`.
+        self.stats()
+        // The devices' work ends as their functions are dropped with `self`.
     }
 }
 
-fn vcpu_thread(
+/// What a vCPU's thread works with.
+struct VcpuThread {
     index: usize,
-    mut vcpu: Vcpu,
-    space: &Space,
-    (stop, outcome): (&AtomicBool, &Outcome),
-) {
-    match run_vcpu(&mut vcpu, space, stop) {
-        End::Stopped => {}
-        End::Shutdown => outcome.end(ExitReason::TripleFault),
-        End::Failed(why) => outcome.end(ExitReason::Error(format!("vCPU {index}: {why}"))),
+    vcpu: Vcpu,
+    space: Arc<Space>,
+    orders: Arc<Orders>,
+    outcome: Arc<Outcome>,
+    counts: Arc<ExitCounts>,
+}
+
+impl VcpuThread {
+    fn run(self) {
+        let Self { index, mut vcpu, space, orders, outcome, counts } = self;
+        while orders.obey(|| vcpu.rearm()) == Order::Run {
+            match run_vcpu(&mut vcpu, space.as_ref(), orders.leave(), &counts) {
+                End::Stopped => continue,
+                End::Shutdown => outcome.end(ExitReason::TripleFault),
+                End::Failed(why) => outcome.end(ExitReason::Error(format!("vCPU {index}: {why}"))),
+            }
+            return orders.retire();
+        }
     }
 }

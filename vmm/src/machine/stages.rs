@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use cofferdam_vmm_devices::count::Counters;
 use cofferdam_vmm_devices::virtio::{ActivateError, Activation, DeviceId, VirtioDevice, Worker};
 use nix::time::{ClockId, clock_gettime};
 
@@ -42,6 +43,10 @@ impl VirtioDevice for Observed {
 
     fn write_config(&mut self, offset: usize, data: &[u8]) {
         self.device.write_config(offset, data);
+    }
+
+    fn counters(&self) -> Arc<dyn Counters> {
+        self.device.counters()
     }
 
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError> {

@@ -71,8 +71,9 @@ fn long_files_and_files_without_docs_are_found() {
 
 #[test]
 fn an_allowance_that_nothing_needs_is_found() {
-    let files = [file("vmm/src/sys.rs", "unsafe fn f() {}"), file("vmm/hv/src/vm.rs", "// unsafe")];
+    let files =
+        [file("vmm/src/jail/sys.rs", "unsafe fn f() {}"), file("vmm/hv/src/vm.rs", "// unsafe")];
     let found = unused_allowances(&files);
-    assert!(!found.iter().any(|line| line.starts_with("vmm/src/sys.rs")), "{found:?}");
+    assert!(!found.iter().any(|line| line.starts_with("vmm/src/jail/")), "{found:?}");
     assert!(found.iter().any(|line| line.starts_with("vmm/hv/src/vm.rs")), "{found:?}");
 }

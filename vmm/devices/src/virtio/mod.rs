@@ -15,6 +15,8 @@ use std::sync::Arc;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
+use self::thread::DeviceThread;
+use crate::count::Counters;
 use crate::ports::Ram;
 
 pub mod block;
@@ -47,6 +49,23 @@ pub enum DeviceId {
     Pmem = 27,
     /// Memory device.
     Mem = 24,
+}
+
+impl DeviceId {
+    /// What its kind is called: in metrics, and as the name of its thread.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Net => "net",
+            Self::Block => "block",
+            Self::Rng => "rng",
+            Self::Balloon => "balloon",
+            Self::Vsock => "vsock",
+            Self::Fs => "fs",
+            Self::Pmem => "pmem",
+            Self::Mem => "mem",
+        }
+    }
 }
 
 /// `VIRTIO_F_VERSION_1` (virtio 1.2, 6): offered by every device, required of every driver.
@@ -91,6 +110,8 @@ pub struct Activation {
     pub queues: Vec<ActiveQueue>,
     /// The way back to the driver.
     pub interrupt: Arc<dyn Interrupt>,
+    /// The device's thread, without work.
+    pub thread: Arc<DeviceThread>,
 }
 
 /// A device that cannot start.
@@ -127,6 +148,11 @@ pub trait VirtioDevice: Send {
     /// The driver writes the configuration; ignored where it is read-only.
     fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
 
+    /// What it counts from its making on, whatever resets come.
+    fn counters(&self) -> Arc<dyn Counters> {
+        Arc::new(())
+    }
+
     /// The driver is ready: start.
     ///
     /// # Errors
@@ -134,7 +160,7 @@ pub trait VirtioDevice: Send {
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError>;
 }
 
-/// A device at work, usually a thread.
+/// A device at work.
 pub trait Worker: Send {
     /// Stops it. When this returns, nothing of it touches guest memory or raises interrupts any more.
     fn stop(self: Box<Self>);

@@ -4,8 +4,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use virtio_queue::desc::split::Descriptor;
 
-use super::super::testing::{Buf, Machine, TestQueue};
-use super::super::{F_EVENT_IDX, thread};
+use super::super::F_EVENT_IDX;
+use super::super::testing::{Buf, Machine, TestQueue, spawn};
 use super::*;
 
 fn ring(machine: &Machine, queue: &TestQueue, features: u64) -> Ring {
@@ -120,7 +120,7 @@ fn serves_until_stopped_and_misses_no_doorbell() {
     let ring = ring(&machine, &queue, F_EVENT_IDX);
     // One is there before the thread is.
     queue.add(&[Buf::room(1)]);
-    let worker = thread::spawn("test", move |stop| ring.serve(stop, |_, _| 1)).unwrap();
+    let worker = spawn(move |stop| ring.serve(stop, |_, _| 1));
     queue.wait_used();
     for _ in 0..500 {
         queue.request(&[Buf::room(1)]);
@@ -143,7 +143,7 @@ fn a_driver_that_never_stops_adding_cannot_hold_up_a_stop() {
             0
         });
     };
-    let worker = thread::spawn("test", body).unwrap();
+    let worker = spawn(body);
     receiver.recv_timeout(Duration::from_secs(5)).unwrap();
     worker.stop();
 }
@@ -155,7 +155,7 @@ fn a_broken_ring_needs_a_reset_and_can_be_stopped() {
     let ring = ring(&machine, &queue, 0);
     // More available than there are.
     machine.ram.write_obj(5u16, GuestAddress(queue.avail + 2)).unwrap();
-    let worker = thread::spawn("test", move |stop| ring.serve(stop, |_, _| 0)).unwrap();
+    let worker = spawn(move |stop| ring.serve(stop, |_, _| 0));
     machine.interrupt.wait_needs_reset();
     worker.stop();
     assert_eq!(machine.interrupt.needs_reset_count(), 1);

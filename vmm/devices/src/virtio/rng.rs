@@ -3,14 +3,16 @@
 //! Invariant: what the guest asks for costs no host memory, and one request no more than
 //! [`MAX_REQUEST`] bytes of work.
 
+use std::sync::Arc;
+
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::Bytes;
 
 use super::queue::{Chain, Ring};
 use super::{
     ActivateError, Activation, DeviceId, F_EVENT_IDX, F_INDIRECT_DESC, VirtioDevice, Worker, mem,
-    thread,
 };
+use crate::count::{Counter, Counters};
 use crate::ports::Ram;
 
 /// Most bytes given for one request; the driver asks again.
@@ -22,15 +24,30 @@ const DRAW: usize = 256;
 /// Its one queue. Linux has a single request under way.
 const QUEUE_SIZES: [u16; 1] = [16];
 
+/// What it counts.
+#[derive(Default)]
+struct Counts {
+    requests: Counter,
+    bytes: Counter,
+}
+
+impl Counters for Counts {
+    fn read(&self) -> Vec<(&'static str, u64)> {
+        vec![("requests", self.requests.get()), ("bytes", self.bytes.get())]
+    }
+}
+
 /// The entropy device.
 #[derive(Default)]
-pub struct Rng;
+pub struct Rng {
+    counts: Arc<Counts>,
+}
 
 impl Rng {
     /// An entropy device that draws from the host's kernel.
     #[must_use]
     pub fn new() -> Self {
-        Self
+        Self::default()
     }
 }
 
@@ -49,12 +66,24 @@ impl VirtioDevice for Rng {
 
     fn read_config(&self, _offset: usize, _data: &mut [u8]) {}
 
+    fn counters(&self) -> Arc<dyn Counters> {
+        Arc::clone(&self.counts) as _
+    }
+
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError> {
-        let Activation { ram, queues, interrupt, .. } = activation;
+        let Activation { ram, queues, interrupt, thread, .. } = activation;
         let queue = queues.into_iter().next().ok_or(ActivateError::MissingQueue(0))?;
         let ring = Ring::new(queue, ram, interrupt);
-        thread::spawn("rng", move |stop| ring.serve(stop, fill))
-            .map_err(|source| ActivateError::Host { what: "starting the rng thread", source })
+        let counts = Arc::clone(&self.counts);
+        let handle = move |ram: &Ram, chain: Chain<'_>| {
+            let filled = fill(ram, chain);
+            counts.requests.add(1);
+            counts.bytes.add(filled.into());
+            filled
+        };
+        thread
+            .run(move |stop| ring.serve(stop, handle))
+            .map_err(|source| ActivateError::Host { what: "starting the rng's work", source })
     }
 }
 

@@ -41,3 +41,16 @@ fn ends_where_memory_ends() {
     assert_eq!(queue.request(&[Buf::out(b"no room")]), b"");
     worker.stop();
 }
+
+#[test]
+fn requests_and_bytes_are_counted_across_resets() {
+    let (machine, mut rng) = (Machine::new(), Rng::new());
+    let counters = rng.counters();
+    for round in 1..=2 {
+        let mut queue = machine.queue(0, 16);
+        let worker = machine.activate(&mut rng, F_VERSION_1, &mut [&mut queue]);
+        queue.request(&[Buf::room(100)]);
+        worker.stop();
+        assert_eq!(counters.read(), [("requests", round), ("bytes", 100 * round)]);
+    }
+}

@@ -28,8 +28,9 @@ use virtio_queue::{Queue, QueueState};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{Activation, ActiveQueue, F_EVENT_IDX, Interrupt, VirtioDevice, Worker};
-use crate::ports::Ram;
+use super::thread::{DeviceThread, Stop};
+use super::{Activation, ActiveQueue, DeviceId, F_EVENT_IDX, Interrupt, VirtioDevice, Worker};
+use crate::ports::{Ram, Threads};
 
 /// Bytes of the test machine's memory, from address 0 on.
 pub(crate) const RAM_SIZE: u64 = 16 << 20;
@@ -89,8 +90,32 @@ impl Machine {
     ) -> Box<dyn Worker> {
         let queues = queues.iter_mut().map(|queue| queue.active(features)).collect();
         let interrupt = Arc::clone(&self.interrupt) as Arc<dyn Interrupt>;
-        device.activate(Activation { ram: self.ram.clone(), features, queues, interrupt }).unwrap()
+        let (ram, thread) = (self.ram.clone(), thread());
+        device.activate(Activation { ram, features, queues, interrupt, thread }).unwrap()
     }
+}
+
+/// Threads without any confinement.
+pub(crate) struct PlainThreads;
+
+impl Threads for PlainThreads {
+    fn start(
+        &self,
+        id: DeviceId,
+        body: Box<dyn FnOnce() + Send>,
+    ) -> std::io::Result<std::thread::JoinHandle<()>> {
+        std::thread::Builder::new().name(id.name().to_owned()).spawn(body)
+    }
+}
+
+/// A device's thread.
+pub(crate) fn thread() -> Arc<DeviceThread> {
+    Arc::new(DeviceThread::start(DeviceId::Rng, &PlainThreads).unwrap())
+}
+
+/// `body` on a thread of its own.
+pub(crate) fn spawn(body: impl FnOnce(&Stop) + Send + 'static) -> Box<dyn Worker> {
+    thread().run(body).unwrap()
 }
 
 fn alloc(next: &AtomicU64, len: u64) -> u64 {

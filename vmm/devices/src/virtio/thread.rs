@@ -1,21 +1,23 @@
-//! A device's thread and how it is stopped.
+//! A device's thread: it is there from the start, and does the device's work each time it is activated.
 //!
-//! Invariant: after [`Worker::stop`] returns, the thread is gone. A body must come back soon after
+//! Starting a thread is a right that a confined monitor gives up before the guest runs, so a driver that
+//! activates and resets a device starts and ends bodies of work, never threads.
+//!
+//! Invariant: after [`Worker::stop`] returns, the body has ended. A body must come back soon after
 //! [`Stop::requested`] turns true; it may wait on [`Stop::event`] among others.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, JoinHandle};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::Worker;
+use super::{DeviceId, Worker};
+use crate::ports::Threads;
 
-/// Devices do not recurse and keep their buffers on the heap.
-const STACK: usize = 256 * 1024;
-
-/// The wish that a thread ends.
+/// The wish that a body of work ends.
 pub struct Stop {
     requested: AtomicBool,
     event: EventFd,
@@ -51,28 +53,82 @@ impl Stop {
     }
 }
 
-/// A running thread.
-struct Thread {
+/// One body of work.
+struct Job {
+    body: Box<dyn FnOnce(&Stop) + Send>,
     stop: Arc<Stop>,
-    handle: JoinHandle<()>,
+    /// Dropped when the body has ended, in whatever way.
+    _running: Sender<()>,
 }
 
-impl Worker for Thread {
-    fn stop(self: Box<Self>) {
-        self.stop.request();
-        // An error is a panic of the thread: it is gone, which is what was asked for.
-        let _panicked = self.handle.join();
+/// See the module.
+pub struct DeviceThread {
+    jobs: Option<Sender<Job>>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl DeviceThread {
+    /// A thread for the device `id`, waiting for work.
+    ///
+    /// # Errors
+    /// If the host refuses a thread.
+    pub fn start(id: DeviceId, threads: &dyn Threads) -> io::Result<Self> {
+        let (jobs, inbox) = channel();
+        let handle = threads.start(id, Box::new(move || work(&inbox)))?;
+        Ok(Self { jobs: Some(jobs), handle: Some(handle) })
+    }
+
+    /// Has the thread run `body`, after those that it was given before.
+    ///
+    /// # Errors
+    /// If the thread is gone, or the host has no descriptors left.
+    pub fn run(
+        self: &Arc<Self>,
+        body: impl FnOnce(&Stop) + Send + 'static,
+    ) -> io::Result<Box<dyn Worker>> {
+        let stop = Arc::new(Stop::new()?);
+        let (running, ended) = channel();
+        let job = Job { body: Box::new(body), stop: Arc::clone(&stop), _running: running };
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        if !sent {
+            return Err(io::Error::other("the device's thread is gone"));
+        }
+        Ok(Box::new(Running { stop, ended, _thread: Arc::clone(self) }))
     }
 }
 
-/// Runs `body` on a new thread called `name` (at most 15 bytes show).
-///
-/// # Errors
-/// If the host refuses a thread or descriptor.
-pub fn spawn(name: &str, body: impl FnOnce(&Stop) + Send + 'static) -> io::Result<Box<dyn Worker>> {
-    let stop = Arc::new(Stop::new()?);
-    let seen = Arc::clone(&stop);
-    let builder = Builder::new().name(name.to_owned()).stack_size(STACK);
-    let handle = builder.spawn(move || body(&seen))?;
-    Ok(Box::new(Thread { stop, handle }))
+fn work(inbox: &Receiver<Job>) {
+    for job in inbox {
+        (job.body)(&job.stop);
+    }
 }
+
+impl Drop for DeviceThread {
+    fn drop(&mut self) {
+        // Without a sender there is no more work, and the thread ends.
+        self.jobs = None;
+        if let Some(handle) = self.handle.take() {
+            // An error is a panic of the thread: it is gone, which is what was asked for.
+            let _panicked = handle.join();
+        }
+    }
+}
+
+/// A body under way.
+struct Running {
+    stop: Arc<Stop>,
+    ended: Receiver<()>,
+    _thread: Arc<DeviceThread>,
+}
+
+impl Worker for Running {
+    fn stop(self: Box<Self>) {
+        self.stop.request();
+        // Nothing is ever sent: this returns when the body's end of the channel is dropped.
+        let _ended = self.ended.recv();
+    }
+}
+
+#[cfg(test)]
+#[path = "thread_test.rs"]
+mod thread_test;

@@ -89,6 +89,24 @@ fn a_disk_must_be_whole_sectors() {
 }
 
 #[test]
+fn what_is_done_is_counted() {
+    let machine = Machine::new();
+    let mut queue = machine.queue(0, 64);
+    let mut block = Block::new(image(4), options(false)).unwrap();
+    let counters = block.counters();
+    let worker = machine.activate(&mut block, F_FLUSH | F_VERSION_1, &mut [&mut queue]);
+    queue.request(&[header(0, 0), Buf::room(1024), Buf::room(1)]);
+    queue.request(&[header(1, 1), Buf::out(&[7; 512]), Buf::room(1)]);
+    queue.request(&[header(4, 0), Buf::room(1)]);
+    queue.request(&[header(0, 4), Buf::room(512), Buf::room(1)]);
+    queue.request(&[header(99, 0), Buf::room(1)]);
+    worker.stop();
+    let counts: Vec<u64> = counters.read().into_iter().map(|(_, count)| count).collect();
+    // Reads and their bytes, writes and theirs, flushes, errors.
+    assert_eq!(counts, [1, 1024, 1, 512, 1, 2]);
+}
+
+#[test]
 fn what_is_no_disk_is_refused() {
     let null = File::open("/dev/null").unwrap();
     assert!(matches!(Block::new(null, options(true)), Err(BlockError::NotADisk)));
@@ -294,6 +312,7 @@ fn without_a_queue_it_does_not_start() {
         features: 0,
         queues: vec![],
         interrupt,
+        thread: super::super::testing::thread(),
     };
     assert!(matches!(block.activate(activation), Err(ActivateError::MissingQueue(0))));
 }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use super::queue::Ring;
 use super::{
-    ActivateError, Activation, DeviceId, F_EVENT_IDX, F_INDIRECT_DESC, VirtioDevice, Worker, thread,
+    ActivateError, Activation, DeviceId, F_EVENT_IDX, F_INDIRECT_DESC, VirtioDevice, Worker,
 };
+use crate::count::{Counter, Counters};
 
 mod backend;
 mod request;
@@ -65,9 +66,35 @@ pub enum BlockError {
     Host(#[source] io::Error),
 }
 
+/// What a disk counts.
+#[derive(Default)]
+struct Counts {
+    reads: Counter,
+    bytes_read: Counter,
+    writes: Counter,
+    bytes_written: Counter,
+    flushes: Counter,
+    /// Requests refused or failed, of any kind.
+    errors: Counter,
+}
+
+impl Counters for Counts {
+    fn read(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("reads", self.reads.get()),
+            ("bytes_read", self.bytes_read.get()),
+            ("writes", self.writes.get()),
+            ("bytes_written", self.bytes_written.get()),
+            ("flushes", self.flushes.get()),
+            ("errors", self.errors.get()),
+        ]
+    }
+}
+
 /// A disk.
 pub struct Block {
     backend: Arc<Backend>,
+    counts: Arc<Counts>,
 }
 
 impl Block {
@@ -76,7 +103,7 @@ impl Block {
     /// # Errors
     /// [`BlockError`].
     pub fn new(file: File, options: BlockOptions) -> Result<Self, BlockError> {
-        Ok(Self { backend: Arc::new(Backend::new(file, options)?) })
+        Ok(Self { backend: Arc::new(Backend::new(file, options)?), counts: Arc::default() })
     }
 
     /// Its size in bytes.
@@ -115,15 +142,21 @@ impl VirtioDevice for Block {
         }
     }
 
+    fn counters(&self) -> Arc<dyn Counters> {
+        Arc::clone(&self.counts) as _
+    }
+
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError> {
-        let Activation { ram, features, queues, interrupt } = activation;
+        let Activation { ram, features, queues, interrupt, thread } = activation;
         let queue = queues.into_iter().next().ok_or(ActivateError::MissingQueue(0))?;
         let ring = Ring::new(queue, ram, interrupt);
         // A driver that does not know flushes relies on writes being stable (virtio 1.2, 5.2.6.2).
         let write_through = features & F_FLUSH == 0;
-        let mut worker = worker::BlockWorker::new(Arc::clone(&self.backend), write_through);
-        thread::spawn("block", move |stop| ring.serve(stop, |ram, chain| worker.handle(ram, chain)))
-            .map_err(|source| ActivateError::Host { what: "starting the disk's thread", source })
+        let (backend, counts) = (Arc::clone(&self.backend), Arc::clone(&self.counts));
+        let mut worker = worker::BlockWorker::new(backend, counts, write_through);
+        thread
+            .run(move |stop| ring.serve(stop, |ram, chain| worker.handle(ram, chain)))
+            .map_err(|source| ActivateError::Host { what: "starting the disk's work", source })
     }
 }
 

@@ -9,6 +9,7 @@ use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::super::mem::Segment;
+use super::Counts;
 use super::backend::Backend;
 use super::request::{HEADER_LEN, Layout, Limits, Request, Status, total};
 use crate::ports::Ram;
@@ -16,22 +17,29 @@ use crate::ports::Ram;
 /// Does the requests of one queue.
 pub(super) struct BlockWorker {
     backend: Arc<Backend>,
+    counts: Arc<Counts>,
     write_through: bool,
     layout: Layout,
 }
 
 impl BlockWorker {
     /// `write_through`: a write is stable before it is reported done.
-    pub(super) fn new(backend: Arc<Backend>, write_through: bool) -> Self {
-        Self { backend, write_through, layout: Layout::default() }
+    pub(super) fn new(backend: Arc<Backend>, counts: Arc<Counts>, write_through: bool) -> Self {
+        Self { backend, counts, write_through, layout: Layout::default() }
     }
 
     /// Does one request; the number of bytes written into the chain from its first writable byte on.
     pub(super) fn handle(&mut self, ram: &Ram, chain: impl Iterator<Item = Descriptor>) -> u32 {
-        let Ok(status_at) = self.layout.fill(chain) else { return 0 };
+        let Ok(status_at) = self.layout.fill(chain) else {
+            self.counts.errors.add(1);
+            return 0;
+        };
         let (status, written) = match self.perform(ram) {
             Ok(written) => (Status::Ok, written),
-            Err(status) => (status, 0),
+            Err(status) => {
+                self.counts.errors.add(1);
+                (status, 0)
+            }
         };
         if ram.write_obj(status as u8, status_at).is_err() {
             return 0;
@@ -49,6 +57,8 @@ impl BlockWorker {
         match Request::parse(header, total(output), room, limits)? {
             Request::Read { offset } => {
                 self.backend.read(ram, input, offset).map_err(|_| Status::IoError)?;
+                self.counts.reads.add(1);
+                self.counts.bytes_read.add(room);
                 Ok(room)
             }
             Request::Write { offset } => {
@@ -57,9 +67,16 @@ impl BlockWorker {
                     true => self.backend.flush(),
                     false => Ok(()),
                 });
-                stable.map(|()| 0).map_err(|_| Status::IoError)
+                stable.map_err(|_| Status::IoError)?;
+                self.counts.writes.add(1);
+                self.counts.bytes_written.add(total(output));
+                Ok(0)
             }
-            Request::Flush => self.backend.flush().map(|()| 0).map_err(|_| Status::IoError),
+            Request::Flush => {
+                self.backend.flush().map_err(|_| Status::IoError)?;
+                self.counts.flushes.add(1);
+                Ok(0)
+            }
             Request::GetId => write_bytes(ram, input, self.backend.serial()).ok_or(Status::IoError),
         }
     }

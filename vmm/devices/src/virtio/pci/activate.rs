@@ -52,7 +52,8 @@ impl VirtioPci {
         }
         let interrupt: Arc<dyn Interrupt> = Arc::clone(&self.link) as _;
         let ram = self.wiring.ram.clone();
-        let activation = Activation { ram, features, queues: active, interrupt };
+        let thread = Arc::clone(&self.thread);
+        let activation = Activation { ram, features, queues: active, interrupt, thread };
         self.running = Some(self.device.activate(activation)?);
         Ok(())
     }

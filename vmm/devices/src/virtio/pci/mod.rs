@@ -14,12 +14,13 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
+use super::thread::DeviceThread;
 use super::{VirtioDevice, Worker};
 use crate::pci::PciFunction;
 use crate::pci::bar::{BarError, MemoryBar};
 use crate::pci::config::{ConfigSpace, NoRoom};
 use crate::pci::msix::Msix;
-use crate::ports::{BusDevice, Doorbells, MsiController, Ram};
+use crate::ports::{BusDevice, Doorbells, MsiController, Ram, Threads};
 
 mod activate;
 mod common;
@@ -43,6 +44,8 @@ pub struct Wiring {
     pub msi: Arc<dyn MsiController>,
     /// Where doorbells are connected.
     pub doorbells: Arc<dyn Doorbells>,
+    /// Where its thread comes from.
+    pub threads: Arc<dyn Threads>,
 }
 
 /// A function that cannot be made.
@@ -57,6 +60,9 @@ pub enum TransportError {
     /// No interrupt vectors.
     #[error("allocating interrupt vectors for a virtio device")]
     Vectors(#[source] std::io::Error),
+    /// No thread.
+    #[error("starting the thread of a virtio device")]
+    Thread(#[source] std::io::Error),
     /// The device's own numbers.
     #[error("a virtio device with {0} queues or with a queue size that is not a power of two")]
     Queues(usize),
@@ -74,6 +80,7 @@ pub struct VirtioPci {
     window: PciConfigAccess,
     link: Arc<Link>,
     common: CommonState,
+    thread: Arc<DeviceThread>,
     running: Option<Box<dyn Worker>>,
     doorbells: Vec<(u16, EventFd)>,
     failure: Option<String>,
@@ -103,6 +110,8 @@ impl VirtioPci {
             msix.add_capability(&mut config, layout::MSIX_TABLE, layout::MSIX_PENDING)?;
         let common = CommonState::new(sizes);
         let link = Arc::new(Link::new(msix, count));
+        let thread = DeviceThread::start(device.id(), wiring.threads.as_ref());
+        let thread = Arc::new(thread.map_err(TransportError::Thread)?);
         Ok(Self {
             device,
             wiring,
@@ -112,6 +121,7 @@ impl VirtioPci {
             window,
             link,
             common,
+            thread,
             running: None,
             doorbells: Vec::new(),
             failure: None,

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::super::rng::Rng;
-use super::super::testing::{Buf, Machine, RAM_SIZE, TestQueue};
+use super::super::testing::{Buf, Machine, PlainThreads, RAM_SIZE, TestQueue};
 use super::super::{
     ActivateError, Activation, DeviceId, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Interrupt,
 };
@@ -119,6 +119,7 @@ impl Guest {
             ram: machine.ram.clone(),
             msi: Arc::clone(&msi) as _,
             doorbells: Arc::clone(&doorbells) as _,
+            threads: Arc::new(PlainThreads),
         };
         let function = VirtioPci::new(Box::new(device), BAR, wiring).unwrap();
         let function = Arc::new(Mutex::new(function));
@@ -542,6 +543,7 @@ fn what_cannot_be_made_says_why() {
         ram: machine.ram.clone(),
         msi: Arc::new(FakeMsi { limit, ..FakeMsi::default() }),
         doorbells: Arc::new(FakeDoorbells::default()),
+        threads: Arc::new(PlainThreads),
     };
     let new = |bar, limit| VirtioPci::new(Box::new(Probe::default()), bar, wiring(limit)).err();
     assert!(matches!(new(BAR + 0x1000, 0), Some(TransportError::Bar(_))));

@@ -24,11 +24,13 @@ mod table;
 mod worker;
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use virtio_queue::QueueT;
 
 use self::backend::Backend;
 use self::worker::Pump;
+use crate::count::{Counter, Counters};
 use crate::virtio::{
     ActivateError, Activation, ActiveQueue, DeviceId, F_EVENT_IDX, VirtioDevice, Worker,
 };
@@ -39,11 +41,35 @@ const QUEUE_SIZES: [u16; 3] = [256, 256, 16];
 /// `VIRTIO_VSOCK_F_STREAM` (virtio 1.2, 5.10.3).
 const F_STREAM: u64 = 1 << 0;
 
+/// What it counts. Bytes are those of the packets' data.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Connections that either side asked for.
+    connections: Counter,
+    packets_from_guest: Counter,
+    bytes_from_guest: Counter,
+    packets_to_guest: Counter,
+    bytes_to_guest: Counter,
+}
+
+impl Counters for Counts {
+    fn read(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("connections", self.connections.get()),
+            ("packets_from_guest", self.packets_from_guest.get()),
+            ("bytes_from_guest", self.bytes_from_guest.get()),
+            ("packets_to_guest", self.packets_to_guest.get()),
+            ("bytes_to_guest", self.bytes_to_guest.get()),
+        ]
+    }
+}
+
 /// The socket device.
 #[derive(Debug)]
 pub struct Vsock {
     cid: u64,
     backend: Backend,
+    counts: Arc<Counts>,
 }
 
 impl Vsock {
@@ -59,7 +85,7 @@ impl Vsock {
     /// The process must ignore `SIGPIPE`, as Rust programs do.
     #[must_use]
     pub fn new(cid: u64, connections: OwnedFd) -> Self {
-        Self { cid, backend: Backend::new(connections) }
+        Self { cid, backend: Backend::new(connections), counts: Arc::default() }
     }
 }
 
@@ -83,8 +109,12 @@ impl VirtioDevice for Vsock {
         }
     }
 
+    fn counters(&self) -> Arc<dyn Counters> {
+        Arc::clone(&self.counts) as _
+    }
+
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError> {
-        let Activation { ram, features, queues, interrupt } = activation;
+        let Activation { ram, features, queues, interrupt, thread } = activation;
         let (mut rx, mut tx) = (None, None);
         for mut active in queues {
             active.queue.set_event_idx(features & F_EVENT_IDX != 0);
@@ -96,8 +126,9 @@ impl VirtioDevice for Vsock {
             }
         }
         let queues = (required(rx, 0)?, required(tx, 1)?);
-        Pump::new(self.cid, self.backend.clone(), ram, queues, interrupt)
-            .and_then(Pump::start)
+        let host = (self.backend.clone(), Arc::clone(&self.counts));
+        Pump::new(self.cid, host, ram, queues, interrupt)
+            .and_then(|pump| thread.run(move |stop| pump.run(stop)))
             .map_err(|source| ActivateError::Host { what: "starting the vsock device", source })
     }
 }

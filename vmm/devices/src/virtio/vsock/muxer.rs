@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
+use super::Counts;
 use super::backend::{Arrival, Backend};
 use super::chain::Buffers;
 use super::connection::{Connection, Key, Verdict};
@@ -68,6 +69,7 @@ pub(super) struct Muxer {
     backend: Backend,
     epoll: Arc<Epoll>,
     links: Table<Link>,
+    counts: Arc<Counts>,
     resets: VecDeque<Header>,
     /// Connections whose offer waits, oldest first.
     offers: VecDeque<Id>,
@@ -80,11 +82,16 @@ impl Muxer {
     ///
     /// # Errors
     /// If epoll does not take the socket of connections.
-    pub(super) fn new(guest_cid: u64, backend: Backend, epoll: Arc<Epoll>) -> io::Result<Self> {
+    pub(super) fn new(
+        guest_cid: u64,
+        backend: Backend,
+        epoll: Arc<Epoll>,
+        counts: Arc<Counts>,
+    ) -> io::Result<Self> {
         let event = EpollEvent::new(EventSet::IN, CONNECTIONS);
         epoll.ctl(ControlOperation::Add, backend.raw(), event)?;
         let (links, resets, offers) = (Table::new(), VecDeque::new(), VecDeque::new());
-        Ok(Self { guest_cid, backend, epoll, links, resets, offers, watches_offers: false })
+        Ok(Self { guest_cid, backend, epoll, links, counts, resets, offers, watches_offers: false })
     }
 
     /// Whether the guest's packets must wait until it has taken some of ours.
@@ -289,6 +296,7 @@ impl Muxer {
             self.links.remove(id);
             return None;
         }
+        self.counts.connections.add(1);
         Some(id)
     }
 

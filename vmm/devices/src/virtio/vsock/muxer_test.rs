@@ -12,7 +12,7 @@ fn muxer() -> (Muxer, Backend) {
     let (a, b) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
     let epoll = Arc::new(Epoll::new().unwrap());
-    (Muxer::new(3, Backend::new(a), epoll).unwrap(), Backend::new(b))
+    (Muxer::new(3, Backend::new(a), epoll, Arc::default()).unwrap(), Backend::new(b))
 }
 
 fn request(guest_port: u32) -> Header {

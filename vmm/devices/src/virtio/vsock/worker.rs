@@ -14,13 +14,14 @@ use std::time::Instant;
 use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
+use super::Counts;
 use super::backend::Backend;
 use super::chain::Buffers;
 use super::muxer::{CONNECTIONS, LAST_ID, Muxer};
 use super::packet::{HEADER_LEN, Header};
 use crate::ports::Ram;
-use crate::virtio::thread::{self, Stop};
-use crate::virtio::{ActiveQueue, Interrupt, Worker};
+use crate::virtio::thread::Stop;
+use crate::virtio::{ActiveQueue, Interrupt};
 
 /// Packets each way before anything else is looked at.
 const BUDGET: usize = 256;
@@ -39,6 +40,7 @@ pub(super) struct Pump {
     interrupt: Arc<dyn Interrupt>,
     epoll: Arc<Epoll>,
     muxer: Muxer,
+    counts: Arc<Counts>,
     /// The transmit queue may hold packets.
     tx_pending: bool,
     /// The guest was asked to tell of new receive buffers.
@@ -62,7 +64,7 @@ impl Pump {
     /// If the host has no descriptors left.
     pub(super) fn new(
         guest_cid: u64,
-        backend: Backend,
+        (backend, counts): (Backend, Arc<Counts>),
         ram: Ram,
         (rx, tx): (ActiveQueue, ActiveQueue),
         interrupt: Arc<dyn Interrupt>,
@@ -72,20 +74,13 @@ impl Pump {
         for queue in [&rx, &tx] {
             epoll.ctl(ControlOperation::Add, queue.doorbell.as_raw_fd(), event)?;
         }
-        let muxer = Muxer::new(guest_cid, backend, Arc::clone(&epoll))?;
+        let muxer = Muxer::new(guest_cid, backend, Arc::clone(&epoll), Arc::clone(&counts))?;
         let (tx_pending, rx_starved) = (true, true);
-        Ok(Self { ram, rx, tx, interrupt, epoll, muxer, tx_pending, rx_starved })
+        Ok(Self { ram, rx, tx, interrupt, epoll, muxer, counts, tx_pending, rx_starved })
     }
 
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// If the host has no descriptors or threads left.
-    pub(super) fn start(self) -> io::Result<Box<dyn Worker>> {
-        thread::spawn("vsock", move |stop| self.run(stop))
-    }
-
-    fn run(mut self, stop: &Stop) {
+    /// Works until asked to stop.
+    pub(super) fn run(mut self, stop: &Stop) {
         let mut events = [EpollEvent::default(); 64];
         let order = EpollEvent::new(EventSet::IN, STOP);
         if self.epoll.ctl(ControlOperation::Add, stop.event().as_raw_fd(), order).is_err() {
@@ -144,7 +139,7 @@ impl Pump {
 
     /// Takes packets from the guest; true if there were any.
     fn transmit(&mut self, now: Instant) -> Result<bool, Broken> {
-        let Self { ram, tx, muxer, .. } = self;
+        let Self { ram, tx, muxer, counts, .. } = self;
         let mut any = false;
         tx.queue.disable_notification(&*ram)?;
         for _ in 0..BUDGET {
@@ -162,6 +157,8 @@ impl Pump {
             let packet = Buffers::readable(ram, chain);
             if let Some(bytes) = packet.read_first::<HEADER_LEN>() {
                 muxer.receive(&Header::parse(&bytes), &packet, now);
+                counts.packets_from_guest.add(1);
+                counts.bytes_from_guest.add((packet.len() - HEADER_LEN) as u64);
             }
             tx.queue.add_used(&*ram, head, 0)?;
             any = true;
@@ -172,7 +169,7 @@ impl Pump {
     /// Gives packets to the guest; whether there were any, and whether there are more for which it may
     /// have buffers.
     fn deliver(&mut self, now: Instant) -> Result<(bool, bool), Broken> {
-        let Self { ram, rx, muxer, .. } = self;
+        let Self { ram, rx, muxer, counts, .. } = self;
         let mut any = false;
         for _ in 0..BUDGET {
             if !muxer.has_output() {
@@ -199,6 +196,8 @@ impl Pump {
                 };
                 room.write_first(&header.encode());
                 used = header.len.saturating_add(44);
+                counts.packets_to_guest.add(1);
+                counts.bytes_to_guest.add(header.len.into());
             }
             rx.queue.add_used(&*ram, head, used)?;
             any = true;

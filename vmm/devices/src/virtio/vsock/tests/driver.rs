@@ -173,6 +173,7 @@ impl Driver {
             features: self.features,
             queues: vec![self.rx.active(0), self.tx.active(1)],
             interrupt: Arc::<Bell>::clone(&self.bell),
+            thread: crate::virtio::testing::thread(),
         };
         self.worker = Some(self.device.activate(activation).unwrap());
         self.fill();

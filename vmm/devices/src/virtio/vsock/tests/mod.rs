@@ -127,6 +127,22 @@ fn the_configuration_is_the_cid() {
 }
 
 #[test]
+fn packets_and_their_data_are_counted() {
+    let (mut driver, host) = device(&Setup::default());
+    let counters = driver.device.counters();
+    let mut stream = open(&mut driver, &host, PORTS);
+    driver.send(&data(PORTS, b"12345"), b"12345");
+    assert_eq!(read_exactly(&stream, 5), b"12345");
+    stream.write_all(b"abc").unwrap();
+    while op(&driver.receive()) != Op::Rw {}
+    driver.stop();
+    let counts: std::collections::HashMap<_, _> = counters.read().into_iter().collect();
+    assert_eq!((counts["connections"], counts["packets_from_guest"]), (1, 2));
+    assert_eq!((counts["bytes_from_guest"], counts["bytes_to_guest"]), (5, 3));
+    assert!(counts["packets_to_guest"] >= 2, "{counts:?}");
+}
+
+#[test]
 fn the_guest_connects_and_both_sides_talk() {
     for features in [0, F_EVENT_IDX] {
         let (mut driver, host) = device(&Setup { features, ..Setup::default() });

@@ -1,0 +1,81 @@
+//! The control group of a pod's monitor: below the supervisor's own, where the host has cgroup v2 and lets us.
+//!
+//! Its path is written down in the state directory before it is made, so that whoever removes the directory
+//! removes the group, too.
+//!
+//! Invariant: a group that was made is written down; nothing but an empty group of ours is ever removed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The file of the state directory that holds the path.
+pub(super) const NOTE: &str = "cgroup";
+
+/// How the names of our groups begin.
+const PREFIX: &str = "cofferdam-";
+
+/// Most threads: vCPUs and devices, twice over. Their number is fixed before the guest runs.
+const PIDS: &str = "256";
+
+/// How often a group that is busy is tried again, 10 ms apart.
+const PATIENCE: u32 = 50;
+
+/// Makes a group named after this process and puts the process `pid` into it.
+///
+/// # Errors
+/// The host has no cgroup v2, or does not let us.
+pub(super) fn place(state: &Path, pid: u32) -> io::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let groups = fs::read_to_string("/proc/self/cgroup")?;
+    let own = own(&mounts, &groups).ok_or_else(|| io::Error::other("no cgroup v2"))?;
+    let path = own.join(format!("{PREFIX}{}", std::process::id()));
+    fs::write(state.join(NOTE), path.as_os_str().as_encoded_bytes())?;
+    fs::create_dir(&path)?;
+    // Where the controller is not handed down, there is no such file.
+    let _ = fs::write(path.join("pids.max"), PIDS);
+    fs::write(path.join("cgroup.procs"), pid.to_string())
+}
+
+/// Removes the group that `state` has a note of, then the note. Its processes have ended, or are about to; if
+/// one does not, both stay, for the next who tries.
+pub(super) fn remove(state: &Path) {
+    let note = state.join(NOTE);
+    let Ok(path) = fs::read_to_string(&note).map(PathBuf::from) else { return };
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let ours = path.is_absolute() && name.starts_with(PREFIX);
+    if !ours || (0..PATIENCE).any(|_| is_removed(&path)) {
+        let _ = fs::remove_file(note);
+    }
+}
+
+/// Whether the group is gone, or cannot be removed by waiting.
+fn is_removed(path: &Path) -> bool {
+    let removed = fs::remove_dir(path);
+    // A process counts until the kernel has taken it wholly apart.
+    let busy = removed.is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy);
+    if busy {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    !busy
+}
+
+/// The directory of this process's own group.
+fn own(mounts: &str, groups: &str) -> Option<PathBuf> {
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    // ID, parent, device, root, mount point, options, optional fields, "-", type (proc(5)).
+    let mount = mounts.lines().find_map(|line| {
+        let (place, kind) = line.split_once(" - ")?;
+        let mut fields = place.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        kind.starts_with("cgroup2 ").then_some((root, point))
+    });
+    let (root, point) = mount?;
+    let below = Path::new(group).strip_prefix(root).ok()?;
+    Some(Path::new(point).join(below))
+}
+
+#[cfg(test)]
+#[path = "cgroup_test.rs"]
+mod cgroup_test;
