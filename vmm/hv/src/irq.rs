@@ -11,7 +11,10 @@
 //!      └──────────────────┴─────────── disconnect / connect ────┘
 //! ```
 //!
-//! Invariant: a vector that is `live` has exactly its own message in KVM's table.
+//! A vector that is dropped gives its irqfd and its place in the table back; the entry that KVM's table has for
+//! it leads nowhere then, and is gone with the next replacement.
+//!
+//! Invariant: a vector that is `live` has exactly its own message in KVM's table; a free place has no irqfd.
 
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -51,7 +54,8 @@ pub struct Irqs {
 #[derive(Debug)]
 struct Shared {
     vm: Arc<VmFd>,
-    routes: Mutex<Vec<Route>>,
+    /// By interrupt number; `None` is free.
+    routes: Mutex<Vec<Option<Route>>>,
 }
 
 /// One vector as the table has it.
@@ -97,11 +101,16 @@ impl Irqs {
             state: AtomicU8::new(DISCONNECTED),
         });
         let mut routes = self.shared.routes();
-        let index = routes.len();
+        let free = routes.iter().position(Option::is_none);
+        let index = free.unwrap_or(routes.len());
         if index >= MAX_VECTORS {
             return Err(io::Error::other("too many interrupt vectors"));
         }
-        routes.push(Route { target: None, installed: None, line: Arc::clone(&line) });
+        let route = Route { target: None, installed: None, line: Arc::clone(&line) };
+        match routes.get_mut(index) {
+            Some(place) => *place = Some(route),
+            None => routes.push(Some(route)),
+        }
         Ok(IrqVector { shared: Arc::clone(&self.shared), index, line })
     }
 
@@ -119,7 +128,7 @@ impl Irqs {
 }
 
 impl Shared {
-    fn routes(&self) -> MutexGuard<'_, Vec<Route>> {
+    fn routes(&self) -> MutexGuard<'_, Vec<Option<Route>>> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,6 +139,7 @@ impl Shared {
             .map_err(|_| io::Error::other("too many interrupt routes"))?;
         self.vm.set_gsi_routing(&table)?;
         for (index, route) in routes.iter_mut().enumerate() {
+            let Some(route) = route else { continue };
             let first = route.installed.is_none() && route.target.is_some();
             if first {
                 self.vm.register_irqfd(&route.line.event, gsi(index))?;
@@ -147,7 +157,7 @@ impl IrqVector {
     /// Notes where the vector goes; `None` disconnects it.
     pub fn connect(&self, target: Option<MsiTarget>) {
         let mut routes = self.shared.routes();
-        let Some(route) = routes.get_mut(self.index) else { return };
+        let Some(Some(route)) = routes.get_mut(self.index) else { return };
         let state = match target {
             None => DISCONNECTED,
             // The table still has it from before it was masked.
@@ -175,13 +185,24 @@ impl IrqVector {
     }
 }
 
+impl Drop for IrqVector {
+    fn drop(&mut self) {
+        let mut routes = self.shared.routes();
+        let Some(place) = routes.get_mut(self.index) else { return };
+        if place.take().is_some_and(|route| route.installed.is_some()) {
+            // The eventfd is about to be closed, which KVM notices, too; but only when the last copy is gone.
+            let _refused = self.shared.vm.unregister_irqfd(&self.line.event, gsi(self.index));
+        }
+    }
+}
+
 /// The global interrupt number of the vector at `index` of the table.
 fn gsi(index: usize) -> u32 {
     u32::try_from(index).map_or(u32::MAX, |index| index.saturating_add(IOAPIC_PINS))
 }
 
 /// KVM's table: the IOAPIC's pins, then every vector that has a target.
-fn entries(routes: &[Route]) -> Vec<kvm_irq_routing_entry> {
+fn entries(routes: &[Option<Route>]) -> Vec<kvm_irq_routing_entry> {
     let pins = (0..IOAPIC_PINS).map(|pin| kvm_irq_routing_entry {
         gsi: pin,
         type_: KVM_IRQ_ROUTING_IRQCHIP,
@@ -191,7 +212,7 @@ fn entries(routes: &[Route]) -> Vec<kvm_irq_routing_entry> {
         ..Default::default()
     });
     let vectors = routes.iter().enumerate().filter_map(|(index, route)| {
-        let target = route.target?;
+        let target = route.as_ref()?.target?;
         let [low, high] = halves(target.address);
         Some(kvm_irq_routing_entry {
             gsi: gsi(index),

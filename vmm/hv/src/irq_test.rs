@@ -10,7 +10,7 @@ fn route(target: Option<MsiTarget>) -> Route {
 #[test]
 fn pins_come_first_and_vectors_keep_their_number() {
     let target = MsiTarget { address: 0x1_fee0_1000, data: 0x4041 };
-    let table = entries(&[route(None), route(Some(target))]);
+    let table = entries(&[Some(route(None)), Some(route(Some(target))), None]);
     assert_eq!(table.len(), 25);
     assert!(table[..24].iter().zip(0..).all(|(entry, pin)| entry.gsi == pin));
     let entry = table[24];

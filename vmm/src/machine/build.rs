@@ -12,25 +12,24 @@ use cofferdam_vmm_devices::bus::{Bus, BusError, SharedDevice};
 use cofferdam_vmm_devices::legacy::log::LogRing;
 use cofferdam_vmm_devices::legacy::power::{PANIC_PORTS, POWER_PORTS, PanicNotifier, Power};
 use cofferdam_vmm_devices::legacy::serial::{SERIAL_PORTS, Serial};
-use cofferdam_vmm_devices::pci::{EcamError, HostBridge, PciBus};
+use cofferdam_vmm_devices::pci::Taken;
 use cofferdam_vmm_devices::virtio::VirtioDevice;
 use cofferdam_vmm_devices::virtio::block::{Block, BlockError, BlockOptions};
-use cofferdam_vmm_devices::virtio::pci::{BAR_SIZE, TransportError, VirtioPci, Wiring};
+use cofferdam_vmm_devices::virtio::pci::{TransportError, Wiring};
 use cofferdam_vmm_devices::virtio::rng::Rng;
 use cofferdam_vmm_devices::virtio::vsock::Vsock;
 use cofferdam_vmm_hv::{
     Hypervisor, MemoryError, OpenError, Topology, Vcpu, Vm, VmError, allocate_ram,
 };
 
+use super::board::Board;
 use super::crew::Crew;
 use super::meter::{Meter, MeteredDevice};
 use super::outcome::Outcome;
 use super::ports::{Bells, Interrupts};
 use super::space::Space;
-use super::stages::Observed;
 use crate::boot::{self, BootError};
 use crate::jail::Filters;
-use crate::plan::layout::{ECAM, ECAM_SIZE};
 use crate::plan::pci::Slot;
 use crate::plan::{PANIC_PORT, POWER_PORT, Plan, SERIAL_PIN, SERIAL_PORT};
 
@@ -69,9 +68,9 @@ pub enum BuildError {
     /// A virtio device.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// A device number.
+    /// A place on the PCI bus.
     #[error(transparent)]
-    Slot(#[from] EcamError),
+    Slot(#[from] Taken),
     /// An address.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -123,7 +122,7 @@ impl Files {
         found.ok_or(BuildError::Descriptor(slot))
     }
 
-    fn take_file(&mut self, slot: FdSlot) -> Result<File, BuildError> {
+    pub(super) fn take_file(&mut self, slot: FdSlot) -> Result<File, BuildError> {
         self.take(slot).map(File::from)
     }
 }
@@ -142,6 +141,7 @@ pub struct Machine {
 /// A machine's devices.
 pub(super) struct Devices {
     pub(super) space: Arc<Space>,
+    pub(super) board: Board,
     pub(super) serial: Option<Arc<Mutex<Serial>>>,
 }
 
@@ -210,28 +210,19 @@ struct DeviceBuilder<'a> {
 
 impl DeviceBuilder<'_> {
     fn build(mut self) -> Result<(Devices, Vec<MeteredDevice>), BuildError> {
-        let space = Space::default();
+        let space = Arc::new(Space::default());
         let mut metered = Vec::new();
-        let mut bus = PciBus::new();
-        bus.attach(0, shared(HostBridge::new()))?;
+        let (wiring, outcome) = (self.wiring.clone(), Arc::clone(self.outcome));
+        let mut board = Board::new(Arc::clone(&space), self.plan.slots.clone(), wiring, outcome)?;
         for (slot, device) in self.virtio()? {
-            metered.push(MeteredDevice {
-                address: slot.bdf(),
-                kind: device.id().name(),
-                counters: device.counters(),
-            });
-            let device = Box::new(Observed { device, outcome: Arc::clone(self.outcome) });
-            let function = shared(VirtioPci::new(device, slot.bar, self.wiring.clone())?);
-            bus.attach(slot.device, function.clone())?;
-            space.memory.insert(slot.bar, BAR_SIZE, function)?;
+            metered.push(board.place(slot, device)?);
         }
-        space.memory.insert(ECAM, ECAM_SIZE, shared(bus))?;
         let serial = match self.plan.spec.console {
             Some(console) => Some(self.serial(console)?),
             None => None,
         };
         self.legacy(&space.ports, serial.clone())?;
-        Ok((Devices { space: Arc::new(space), serial }, metered))
+        Ok((Devices { space, board, serial }, metered))
     }
 
     /// All virtio devices and their places.

@@ -1,6 +1,6 @@
 //! The threads of a machine: each is confined to what its kind needs before it does anything.
 //!
-//! Invariant: a thread whose filter cannot be installed does no work, and [`Crew::confined`] says so.
+//! Invariant: a thread whose filter cannot be installed does no work, and [`Crew::mustered`] says so.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -31,7 +31,8 @@ struct Muster {
 #[derive(Default)]
 struct State {
     started: usize,
-    confined: usize,
+    /// Confined, or not to be confined.
+    settled: usize,
     failure: Option<io::Error>,
 }
 
@@ -60,9 +61,17 @@ impl Crew {
         Ok(thread)
     }
 
+    /// Waits until all threads started so far are confined.
+    ///
+    /// # Errors
+    /// Why one of them is not; it has ended.
+    pub(super) fn mustered(&self) -> io::Result<()> {
+        self.muster.wait()
+    }
+
     /// Waits until all threads are confined, then confines the calling one to what the first thread needs.
     pub(super) fn confined(&self) -> io::Result<()> {
-        self.muster.wait()?;
+        self.mustered()?;
         self.filters.apply(Kind::Main)
     }
 }
@@ -82,15 +91,17 @@ impl Muster {
     }
 
     fn report(&self, confined: io::Result<()>) {
-        self.change(|state| match confined {
-            Ok(()) => state.confined += 1,
-            Err(error) => state.failure = Some(error),
+        self.change(|state| {
+            state.settled += 1;
+            if let Err(error) = confined {
+                state.failure = Some(error);
+            }
         });
     }
 
     fn wait(&self) -> io::Result<()> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = |state: &mut State| state.failure.is_none() && state.confined < state.started;
+        let missing = |state: &mut State| state.settled < state.started;
         let state = self.changed.wait_while(state, missing);
         match state.unwrap_or_else(PoisonError::into_inner).failure.take() {
             Some(error) => Err(error),

@@ -22,9 +22,10 @@ use crate::jail::Kind;
 pub struct Running {
     vcpus: Vec<(Kicker, JoinHandle<()>)>,
     orders: Arc<Orders>,
-    devices: Devices,
+    pub(super) devices: Devices,
     outcome: Arc<Outcome>,
-    meter: Meter,
+    pub(super) meter: Meter,
+    pub(super) crew: Crew,
 }
 
 impl Machine {
@@ -41,6 +42,7 @@ impl Machine {
             devices: self.devices,
             outcome: self.outcome,
             meter: self.meter,
+            crew: self.crew.clone(),
         };
         for (index, vcpu) in self.vcpus.into_iter().enumerate() {
             let started = vcpu.kicker().map_err(BuildError::from).and_then(|kicker| {

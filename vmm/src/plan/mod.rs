@@ -45,6 +45,8 @@ pub struct Plan {
     pub rng: Option<Slot>,
     /// The places of the disks, in order.
     pub disks: Vec<Slot>,
+    /// The places that are left, for what is plugged in.
+    pub slots: Slots,
     /// The ACPI tables.
     pub acpi: AcpiTables,
 }
@@ -67,7 +69,7 @@ impl Plan {
         let disks = disks.collect::<Result<_, _>>()?;
         let memory = MemoryLayout::new(spec.memory);
         let acpi = acpi::tables(spec.vcpus, spec.console.is_some());
-        Ok(Self { spec, memory, vsock, rng, disks, acpi })
+        Ok(Self { spec, memory, vsock, rng, disks, slots, acpi })
     }
 
     /// The addresses of the disks, in order.

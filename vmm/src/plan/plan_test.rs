@@ -31,7 +31,7 @@ fn devices_have_their_places_in_order() {
     assert_eq!(plan.rng.unwrap().bdf().to_string(), "00:02.0");
     let disks: Vec<_> = plan.disk_addresses().iter().map(Bdf::to_string).collect();
     assert_eq!(disks, ["00:03.0", "00:04.0", "00:05.0"]);
-    assert_eq!(plan.disks[0].bar, 0xc030_0000);
+    assert_eq!(plan.disks[0].bar, 0xc180_0000);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Memory-mapped configuration space of one bus (PCI Firmware 3.0, 4.1.2; PCI Express 3.0, 7.2.2).
 //!
-//! Invariant: function 0 of 32 devices; everything else reads as all ones.
+//! A function is named as the lower byte of its PCI address: five bits of device number above three of function
+//! number. It appears in and vanishes from configuration space between two accesses of the guest.
+//!
+//! Invariant: a function that is not there reads as all ones, and writes to it vanish.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,8 +11,8 @@ use super::PciFunction;
 use crate::ports::BusDevice;
 use crate::sync;
 
-/// Device numbers on a bus.
-pub const DEVICES: u8 = 32;
+/// Functions of a bus.
+const FUNCTIONS: usize = 256;
 
 /// Bytes of ECAM for one bus: 32 devices x 8 functions x 4 KiB.
 pub const ECAM_BUS_SIZE: u64 = 1 << 20;
@@ -20,59 +23,54 @@ const REGISTER_BITS: u32 = 12;
 /// A function as several owners hold it.
 pub type SharedFunction = Arc<Mutex<dyn PciFunction>>;
 
-/// A device that cannot be put on the bus.
+/// A place that is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EcamError {
-    /// No such device number.
-    #[error("PCI device number {0}; there are 0 to 31")]
-    NoSuchDevice(u8),
-    /// Taken.
-    #[error("PCI device number {0} is taken")]
-    Taken(u8),
-}
+#[error("PCI function {:02x}.{} is taken", .0 >> 3, .0 & 7)]
+pub struct Taken(pub u8);
 
 /// Bus 0.
-#[derive(Default)]
 pub struct PciBus {
-    functions: [Option<SharedFunction>; DEVICES as usize],
+    functions: [Option<SharedFunction>; FUNCTIONS],
+}
+
+impl Default for PciBus {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl PciBus {
     /// An empty bus.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { functions: [const { None }; FUNCTIONS] }
     }
 
-    /// Puts `function` at `device`, function 0.
+    /// Puts `function` at `place`.
     ///
     /// # Errors
-    /// [`EcamError`].
-    pub fn attach(&mut self, device: u8, function: SharedFunction) -> Result<(), EcamError> {
-        let slot = self.functions.get_mut(usize::from(device));
-        let slot = slot.ok_or(EcamError::NoSuchDevice(device))?;
-        if slot.is_some() {
-            return Err(EcamError::Taken(device));
+    /// [`Taken`].
+    pub fn attach(&mut self, place: u8, function: SharedFunction) -> Result<(), Taken> {
+        match &mut self.functions[usize::from(place)] {
+            Some(_) => Err(Taken(place)),
+            free => {
+                *free = Some(function);
+                Ok(())
+            }
         }
-        *slot = Some(function);
-        Ok(())
     }
 
-    /// Takes the function at `device` away.
-    pub fn detach(&mut self, device: u8) -> Option<SharedFunction> {
-        self.functions.get_mut(usize::from(device))?.take()
+    /// Takes the function at `place` away.
+    pub fn detach(&mut self, place: u8) -> Option<SharedFunction> {
+        self.functions[usize::from(place)].take()
     }
 
     /// The function that an offset into ECAM means, and the offset in its space.
     fn find(&self, offset: u64) -> Option<(&SharedFunction, u16)> {
         let register = u16::try_from(offset & ((1 << REGISTER_BITS) - 1)).ok()?;
         let function = usize::try_from(offset >> REGISTER_BITS).ok()?;
-        // Three bits of function number, of which only 0 exists, below five of device number; what is
-        // above is another bus.
-        if function % 8 != 0 {
-            return None;
-        }
-        Some((self.functions.get(function / 8)?.as_ref()?, register))
+        // What is above is another bus.
+        Some((self.functions.get(function)?.as_ref()?, register))
     }
 }
 

@@ -27,7 +27,7 @@ fn device_numbers_are_at_their_offsets() {
     let mut bus = PciBus::new();
     let probe = Arc::new(Mutex::new(Probe::default()));
     bus.attach(0, Arc::new(Mutex::new(HostBridge::new()))).unwrap();
-    bus.attach(31, probe.clone()).unwrap();
+    bus.attach(31 << 3, probe.clone()).unwrap();
     assert_eq!(read(&mut bus, 0), [0x36, 0x1b, 0x08, 0x00]);
     assert_eq!(read(&mut bus, (31 << 15) + 0x123)[0], 0x5a);
     bus.write((31 << 15) + 0xfff, &[0]);
@@ -49,10 +49,20 @@ fn what_is_absent_reads_as_all_ones() {
 fn a_device_comes_and_goes() {
     let mut bus = PciBus::new();
     let bridge = || Arc::new(Mutex::new(HostBridge::new()));
-    bus.attach(5, bridge()).unwrap();
-    assert_eq!(bus.attach(5, bridge()), Err(EcamError::Taken(5)));
-    assert_eq!(bus.attach(32, bridge()), Err(EcamError::NoSuchDevice(32)));
-    assert!(bus.detach(5).is_some() && bus.detach(5).is_none() && bus.detach(32).is_none());
+    bus.attach(5 << 3, bridge()).unwrap();
+    assert_eq!(bus.attach(5 << 3, bridge()), Err(Taken(5 << 3)));
+    assert!(bus.detach(5 << 3).is_some() && bus.detach(5 << 3).is_none());
     assert_eq!(read(&mut bus, 5 << 15), [0xff; 4]);
-    bus.attach(5, bridge()).unwrap();
+    bus.attach(5 << 3, bridge()).unwrap();
+}
+
+#[test]
+fn a_device_has_eight_functions() {
+    let mut bus = PciBus::new();
+    let probe = Arc::new(Mutex::new(Probe::default()));
+    bus.attach(5 << 3 | 7, probe.clone()).unwrap();
+    assert_eq!(read(&mut bus, (5 << 15) + (7 << 12) + 4)[0], 0x5a);
+    assert_eq!(read(&mut bus, (5 << 15) + (6 << 12)), [0xff; 4]);
+    assert_eq!(probe.lock().unwrap().0, [4]);
+    assert_eq!(Taken(5 << 3 | 7).to_string(), "PCI function 05.7 is taken");
 }

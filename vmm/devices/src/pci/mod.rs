@@ -14,7 +14,7 @@ pub mod msix;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use ecam::{DEVICES, ECAM_BUS_SIZE, EcamError, PciBus};
+pub use ecam::{ECAM_BUS_SIZE, PciBus, Taken};
 pub use host_bridge::HostBridge;
 
 /// One function's configuration space.
