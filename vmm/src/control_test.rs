@@ -351,3 +351,50 @@ fn kvm_the_account_names_vcpus_and_devices_and_comes_last() {
     assert_eq!(devices, [("00:01.0", "rng"), ("00:02.0", "block")]);
     assert_eq!(stats.devices[1].counts["reads"], 0);
 }
+
+/// An empty disk.
+fn disk(bytes: u64) -> OwnedFd {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(bytes).unwrap();
+    file.into()
+}
+
+#[test]
+fn kvm_disks_come_and_go_while_the_machine_runs() {
+    if !has_kvm() {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    supervisor.boot(&pvh_elf(&SPIN), |_, _| {});
+    while !matches!(supervisor.hear(), FromMonitor::Booted(_)) {}
+    let attach = |serial: &str, bytes| {
+        let spec = DiskSpec { file: FdSlot(0), readonly: false, serial: serial.into() };
+        let fd = disk(bytes);
+        supervisor.channel.send(&ToMonitor::Attach(spec), &[fd.as_fd()]).unwrap();
+        supervisor.hear()
+    };
+    let detach = |address| {
+        supervisor.channel.send(&ToMonitor::Detach(address), &[]).unwrap();
+        supervisor.hear()
+    };
+    let there: Vec<_> = (0..40).map(|index| attach(&format!("hot{index}"), 512)).collect();
+    // The entropy device has number 1.
+    assert_eq!(there[0], FromMonitor::Attached(Bdf(0x10)));
+    assert_eq!(there[39], FromMonitor::Attached(Bdf(0x37)));
+    let FromMonitor::Refused(why) = attach("odd", 513) else { panic!("attached") };
+    assert_eq!(why, "the disk: disk of 513 bytes: the size must be a multiple of 512 bytes");
+    let gone = Bdf(0x23);
+    assert_eq!(detach(gone), FromMonitor::Detached { address: gone, in_use: false });
+    let refused = |text: &str| FromMonitor::Refused(text.into());
+    assert_eq!(detach(gone), refused("there is no device at 00:04.3"));
+    assert_eq!(detach(Bdf(8)), refused("the rng device at 00:01.0 cannot be taken away"));
+    assert_eq!(attach("again", 512), FromMonitor::Attached(gone));
+    // Far more than there are interrupt vectors: they are given back.
+    for _ in 0..1200 {
+        assert_eq!(attach("next", 512), FromMonitor::Attached(Bdf(0x38)));
+        assert!(matches!(detach(Bdf(0x38)), FromMonitor::Detached { in_use: false, .. }));
+    }
+    supervisor.channel.send(&ToMonitor::Stop, &[]).unwrap();
+    let last = supervisor.hear_all().2;
+    assert!(kvm_failed(&last) || last == FromMonitor::Exited(ExitReason::Stopped), "{last:?}");
+}
