@@ -189,7 +189,10 @@ fn only_the_first_thread_starts_threads_and_no_processes() {
     is_let_through(Kind::Main, &|| {
         // SAFETY: it fails, whatever its argument.
         let made = unsafe { libc::syscall(libc::SYS_clone3, 0, 0) };
-        assert_eq!((made, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::ENOSYS)));
+        assert_eq!(
+            (made, std::io::Error::last_os_error().raw_os_error()),
+            (-1, Some(libc::ENOSYS))
+        );
     });
 }
 
