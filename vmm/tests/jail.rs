@@ -11,13 +11,15 @@ use std::net::{TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Arc, Barrier};
+use std::thread;
 
 use cofferdam_vmm::jail::{self, Filters, Kind, STOPPED_BY_FILTER};
 use cofferdam_vmm_api::{Channel, is_privileged, start_monitor};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Uid, fork, getpid, setresuid};
+use nix::unistd::{ForkResult, Gid, Uid, fork, getpid, setgroups, setresgid, setresuid};
 
 /// The argument that makes this program the one in the jail.
 const INSIDE: &str = "--inside";
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("nothing_can_be_opened_reached_or_regained", "attempts", true),
         trial("each_filter_stops_what_the_jail_alone_would_not", "filters", true),
+        trial("the_heap_of_a_confined_thread_grows_and_shrinks", "heap", true),
         trial("without_privileges_it_confines_itself_all_the_same", "unprivileged", false),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -44,7 +47,7 @@ fn main() -> ExitCode {
 fn trial(name: &str, how: &'static str, needs_root: bool) -> Trial {
     Trial::test(name, move || {
         if needs_root && !is_privileged() {
-            eprintln!("SKIPPED, not root");
+            eprintln!("SKIPPED: not root");
             return Ok(());
         }
         let (_control, theirs) = Channel::pair()?;
@@ -66,6 +69,7 @@ fn inside(how: &str) -> ExitCode {
     let result = match how {
         "attempts" => enter(Some(UID)).and_then(|()| attempts()),
         "filters" => enter(Some(UID)).and_then(|()| filters()),
+        "heap" => enter(Some(UID)).and_then(|()| heap()),
         _ => unprivileged(),
     };
     match result {
@@ -233,6 +237,27 @@ fn filters() -> Result<(), String> {
     Ok(())
 }
 
+/// More threads than an allocator has heaps without asking for the number of processors, and each gives back
+/// much of what it took.
+fn heap() -> Result<(), String> {
+    let filters = Arc::new(Filters::new().unwrap());
+    let start = Arc::new(Barrier::new(32));
+    let thread = |_| {
+        let (filters, start) = (Arc::clone(&filters), Arc::clone(&start));
+        thread::spawn(move || {
+            filters.apply(Kind::Vsock).unwrap();
+            start.wait();
+            for _ in 0..3 {
+                let pieces: Vec<_> = (0..500).map(|size| vec![1u8; 16 * size]).collect();
+                drop(pieces);
+            }
+        })
+    };
+    let threads: Vec<_> = (0..32).map(thread).collect();
+    let ended = threads.into_iter().map(thread::JoinHandle::join);
+    ensure(ended.filter(Result::is_err).count() == 0, "a thread ended badly")
+}
+
 /// The exit code of a child that makes `attempt` under the filter of `kind`.
 fn under_filter(kind: Kind, attempt: fn()) -> Option<i32> {
     // SAFETY: this process has one thread.
@@ -253,8 +278,10 @@ fn under_filter(kind: Kind, attempt: fn()) -> Option<i32> {
 /// From a user without any right. Where the host lets such a user make namespaces, they are as empty.
 fn unprivileged() -> Result<(), String> {
     if is_privileged() {
-        let nobody = Uid::from_raw(65_534);
-        setresuid(nobody, nobody, nobody).unwrap();
+        let (uid, gid) = (Uid::from_raw(UID + 1), Gid::from_raw(UID + 2));
+        setgroups(&[]).unwrap();
+        setresgid(gid, gid, gid).unwrap();
+        setresuid(uid, uid, uid).unwrap();
         nix::sys::prctl::set_dumpable(true).unwrap();
     }
     let missing = jail::enter(None).map_err(|error| format!("{error:?}"))?;

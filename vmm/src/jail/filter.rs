@@ -282,8 +282,6 @@ impl Filters {
     /// If the kernel refuses; the thread must not go on.
     pub fn apply(&self, kind: Kind) -> io::Result<()> {
         trap::name_thread(kind.name());
-        // Gives the thread its own part of the heap, whose setup looks at the number of processors.
-        drop(std::hint::black_box(vec![0u8; 64]));
         if kind == Kind::Main {
             apply_filter(&self.no_clone3).map_err(io::Error::other)?;
         }

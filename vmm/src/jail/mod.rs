@@ -56,6 +56,7 @@ fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> JailError
 /// # Errors
 /// The step that failed. The process must not go on.
 pub fn enter(uid: Option<u32>) -> Result<Vec<String>, JailError> {
+    sys::share_heap();
     let mut missing = Vec::new();
     if getpid().as_raw() != 1 {
         missing.push("a process-id namespace".to_owned());
@@ -63,10 +64,9 @@ pub fn enter(uid: Option<u32>) -> Result<Vec<String>, JailError> {
     match uid {
         Some(_) => leave_host()?,
         None => {
-            let user = unshare(CloneFlags::CLONE_NEWUSER).map_err(io::Error::from);
-            match user.and_then(|()| stay_oneself()) {
-                Ok(()) => leave_host()?,
-                Err(error) => missing.push(format!("namespaces and an empty root ({error})")),
+            // Some hosts allow a user namespace, but little within it.
+            if let Err(JailError { step, source }) = become_owner().and_then(|()| leave_host()) {
+                missing.push(format!("namespaces and an empty root ({step}: {source})"));
             }
         }
     }
@@ -102,13 +102,15 @@ fn leave_host() -> Result<(), JailError> {
     root::empty().map_err(failed("making an empty root"))
 }
 
-/// In the new user namespace it is the user that it was.
-fn stay_oneself() -> io::Result<()> {
-    // Both are denied to a process that was not dumpable or has other capabilities than it thinks.
+/// Owns a new user namespace, in which it is the user that it was.
+fn become_owner() -> Result<(), JailError> {
+    // Within the new namespace nobody has a number until it is written down.
     let (uid, gid) = (geteuid(), getegid());
-    std::fs::write("/proc/self/setgroups", "deny")?;
-    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-    std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(failed("making a user namespace"))?;
+    std::fs::write("/proc/self/setgroups", "deny")
+        .and_then(|()| std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")))
+        .and_then(|()| std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1")))
+        .map_err(failed("staying oneself in a user namespace"))
 }
 
 /// While it still has the right to: no program that it might execute could gain a capability.

@@ -1,7 +1,10 @@
 //! System calls without a safe wrapper.
 //!
 //! Invariant: each function says what it relies on, and is called where that holds.
-#![allow(unsafe_code, reason = "descriptors by number, and ending without cleaning up")]
+#![allow(
+    unsafe_code,
+    reason = "descriptors by number, the allocator, and ending without cleaning up"
+)]
 
 use std::io;
 
@@ -17,6 +20,15 @@ pub fn close_inherited() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Has all threads share the first one's heap. A heap of a thread's own opens files of the host's as it grows
+/// (the number of processors) and as it shrinks (the policy of overcommitment), at times that nobody chooses.
+///
+/// To be called before there is another thread.
+pub(super) fn share_heap() {
+    // SAFETY: sets a parameter of the allocator. It fails for an unknown one only.
+    let _known = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
 /// Has a panic end the process with `code` once its message is written: unwinding, or a signal to oneself,

@@ -109,3 +109,7 @@ impl Muster {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "crew_test.rs"]
+mod crew_test;

@@ -46,8 +46,8 @@ fn helper(parent: Pid, name: &str) -> Option<Pid> {
     None
 }
 
-/// Waits for `helper`.
-fn wait_for_helper(run: &Started, name: &str) -> Result<Pid> {
+/// Waits for the process whose command line holds `name` and whose parent is the supervisor of `run`.
+pub(super) fn wait_for_helper(run: &Started, name: &str) -> Result<Pid> {
     // The first run may have to make the root file system's image.
     let deadline = Instant::now() + Duration::from_secs(120);
     while Instant::now() < deadline {

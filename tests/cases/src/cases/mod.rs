@@ -5,6 +5,7 @@ use anyhow::Result;
 mod bad_input;
 mod boot;
 mod disks;
+mod jail;
 mod kills;
 mod limits;
 mod mounts;
@@ -50,6 +51,7 @@ pub(crate) fn all() -> Vec<Case> {
         processes::CASES,
         bad_input::CASES,
         kills::CASES,
+        jail::CASES,
     ]
     .concat()
 }

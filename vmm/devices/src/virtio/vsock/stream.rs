@@ -5,11 +5,12 @@
 //! Invariant: nothing overtakes the bytes kept; their number is bounded by the credit the caller gives.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::io::Errno;
 use vm_memory::{ReadVolatile, VolatileMemoryError, WriteVolatile};
 
 use super::chain::Slice;
@@ -103,14 +104,15 @@ impl Stream {
         let mut written = 0;
         while !self.kept.is_empty() {
             let (front, _) = self.kept.as_slices();
-            match self.socket.write(front) {
+            // Not the socket's own `write`, which is a `sendto`: all that is sent goes by one system call.
+            match rustix::io::write(&self.socket, front) {
                 Ok(count) => {
                     self.kept.drain(..count);
                     written += count;
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(written),
-                Err(error) => return Err(error),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(written),
+                Err(errno) => return Err(errno.into()),
             }
         }
         self.kept = VecDeque::new();

@@ -1,0 +1,36 @@
+//! Threads that are confined, and those that cannot be.
+
+use std::sync::mpsc::channel;
+
+use super::*;
+
+fn crew() -> Crew {
+    Crew::new(Arc::new(Filters::new().unwrap()))
+}
+
+#[test]
+fn a_device_without_a_filter_gets_no_thread() {
+    let error = crew().start(DeviceId::Balloon, Box::new(|| ())).unwrap_err();
+    assert_eq!(error.to_string(), "no system-call filter for a balloon device");
+}
+
+#[test]
+fn all_threads_are_confined_before_the_first_one_is() {
+    // On a thread of its own: a filter stays.
+    let first = std::thread::spawn(|| {
+        let crew = crew();
+        let (begin, begun) = channel::<()>();
+        let threads: Vec<_> = [DeviceId::Rng, DeviceId::Block, DeviceId::Vsock, DeviceId::Net]
+            .into_iter()
+            .map(|id| {
+                let begin = begin.clone();
+                crew.start(id, Box::new(move || begin.send(()).unwrap())).unwrap()
+            })
+            .collect();
+        crew.confined().unwrap();
+        drop(begin);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        begun.iter().count()
+    });
+    assert_eq!(first.join().unwrap(), 4);
+}
