@@ -5,7 +5,9 @@
 //!
 //! A function goes when the supervisor says so, whether the guest has let go of it or not: its work is stopped,
 //! and what was its BAR reads as all ones from then on. Nothing of it stays: its thread has ended, its descriptors
-//! are closed, its doorbells and interrupt vectors are free again when [`Board::unplug`] returns.
+//! are closed, its doorbells and interrupt vectors are free again when [`Board::unplug`] returns. But a guest that
+//! had not let go of it still believes in it, and would take another device in that place for it: such a place is
+//! not used again.
 //!
 //! Invariant: one owner, the machine's; places are those of the plan's [`Slots`], and each is held by one function.
 
@@ -168,7 +170,9 @@ impl Board {
         }
         let in_use = function.lock().unwrap_or_else(PoisonError::into_inner).in_use();
         drop(function);
-        self.slots.release(address);
+        if !in_use {
+            self.slots.release(address);
+        }
         Ok(in_use)
     }
 

@@ -5,6 +5,7 @@ use anyhow::Result;
 mod bad_input;
 mod boot;
 mod disks;
+mod hotplug;
 mod jail;
 mod kills;
 mod limits;
@@ -47,6 +48,7 @@ pub(crate) fn all() -> Vec<Case> {
         mounts::CASES,
         limits::CASES,
         disks::CASES,
+        hotplug::CASES,
         vsock::CASES,
         processes::CASES,
         bad_input::CASES,

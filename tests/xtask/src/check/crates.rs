@@ -17,7 +17,15 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
         "cofferdam-shim",
         &["cofferdam-agent-protocol", "cofferdam-rootfs-builder", "cofferdam-vmm-api"],
     ),
-    ("cofferdam-test-cases", &[]),
+    (
+        "cofferdam-test-cases",
+        &[
+            "cofferdam-agent-protocol",
+            "cofferdam-rootfs-builder",
+            "cofferdam-shim",
+            "cofferdam-vmm-api",
+        ],
+    ),
     ("cofferdam-test-guest", &[]),
     ("cofferdam-test-harness", &[]),
     ("cofferdam-vmm", &["cofferdam-vmm-api", "cofferdam-vmm-devices", "cofferdam-vmm-hv"]),
