@@ -4,6 +4,7 @@ use std::fs::File;
 use std::future::Future;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ use crate::run::{ROOTFS, unique_id};
 /// The image with the agent.
 const IMAGE: &str = "/usr/lib/cofferdam/initramfs";
 
+/// Its kernel says on the console what goes wrong.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=acpi";
+
 /// A user that no other monitor is.
 const UID: u32 = 2_000_131_072;
 
@@ -36,6 +40,18 @@ pub(crate) struct Live {
     monitor: u32,
     /// The disk with the ordinary root file system.
     base: Bdf,
+    _console: Console,
+}
+
+/// What the guest's kernel says, shown at the end; nothing, unless something went wrong.
+struct Console(File);
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        let mut said = vec![0; 65536];
+        let length = self.0.read_at(&mut said, 0).unwrap_or(0);
+        print!("{}", String::from_utf8_lossy(&said[..length]));
+    }
 }
 
 /// What a process of the host holds.
@@ -61,17 +77,24 @@ impl Live {
         let (monitor, connections) = Monitor::spawn(&PathBuf::from("cofferdam-vmm"))?;
         let pid = monitor.pid().context("the monitor has no process")?;
         monitor.confine(Some(UID), kvm.into());
-        let descriptors: Vec<OwnedFd> =
-            vec![open(KERNEL)?.into(), open(IMAGE)?.into(), layer.file.into(), connections];
+        let console = Console(tempfile::tempfile()?);
+        let descriptors: Vec<OwnedFd> = vec![
+            open(KERNEL)?.into(),
+            open(IMAGE)?.into(),
+            layer.file.into(),
+            console.0.try_clone()?.into(),
+            connections,
+        ];
         // As it goes over the control socket, so that what a case does not ask for need not be named.
         let machine = serde_json::from_value(serde_json::json!({
             "version": cofferdam_vmm_api::API_VERSION,
             "vcpus": 1,
             "memory": 256,
-            "boot": { "kernel": 0, "initrd": 1, "cmdline": "quiet panic=-1 reboot=acpi" },
+            "boot": { "kernel": 0, "initrd": 1, "cmdline": CMDLINE },
             "disks": [{ "file": 2, "readonly": true, "serial": "base" }],
-            "vsock": { "cid": 3, "connections": 3 },
+            "vsock": { "cid": 3, "connections": 4 },
             "rng": true,
+            "console": { "log": 3, "limit": 65536 },
         }))?;
         let spec = PodSpec {
             machine,
@@ -82,7 +105,7 @@ impl Live {
         let pod = Pod::launch(monitor, spec, Timeline::default())?;
         let disks = pod.ready().await?;
         let base = *disks.first().context("no disk")?;
-        Ok(Self { pod, monitor: pid, base })
+        Ok(Self { pod, monitor: pid, base, _console: console })
     }
 
     /// What its monitor holds.
