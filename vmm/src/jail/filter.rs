@@ -228,7 +228,8 @@ fn particular(kind: Kind, pid: u32) -> Vec<Call> {
         // Its packets are read and written through the descriptor that it was given.
         Kind::Net => vec![interrupts, any(libc::SYS_preadv2), any(libc::SYS_pwritev2)],
         Kind::Rng => vec![interrupts],
-        Kind::Balloon => vec![interrupts, any(libc::SYS_fallocate)],
+        // Memory is given back by `madvise`.
+        Kind::Balloon => vec![interrupts],
     };
     match kind {
         Kind::Main | Kind::Vcpu => calls.extend(console()),

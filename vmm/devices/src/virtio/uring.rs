@@ -91,6 +91,9 @@ impl Prepared {
         let mut builder = IoUring::builder();
         builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
         let ring = builder.setup_r_disabled().setup_cqsize(COMPLETIONS).build(ENTRIES)?;
+        // What the kernel cannot do at once it does on threads of ours, whose number is limited: a few for files, and
+        // one for what may take for ever. An older kernel sets limits of its own.
+        let _older = ring.submitter().register_iowq_max_workers(&mut [4, 1]);
         let mut allowed = [
             opcode::Readv::CODE,
             opcode::Writev::CODE,

@@ -102,6 +102,21 @@ fn one_chain_costs_no_more_than_its_bound() {
 }
 
 #[test]
+fn a_report_of_many_buffers_is_cut_off() {
+    let mut running = Running::new(128);
+    let queue = &mut running.queues[2];
+    for index in 0..100u16 {
+        let flags = if index < 99 { WRITE | NEXT } else { WRITE };
+        let address = u64::from(index) * 0x1000;
+        queue.descriptor(index, Descriptor::new(address, 0x1000, flags, index + 1));
+    }
+    queue.publish(0);
+    queue.kick();
+    assert_eq!(queue.wait_used(), (0, 0));
+    assert_eq!(running.given_back().len(), 64);
+}
+
+#[test]
 fn it_needs_inflate_and_deflate_only() {
     let machine = Machine::new();
     let mut balloon = Balloon::new(Arc::new(Host::default()));

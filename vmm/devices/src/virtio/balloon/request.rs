@@ -16,6 +16,9 @@ const PFN: usize = 4;
 /// Most page numbers of one chain; Linux sends 256. The others stay the guest's.
 const MAX_PFNS: usize = 4096;
 
+/// Most buffers of one chain that are looked at; Linux sends 32. What the others name stays the guest's.
+const MAX_BUFFERS: usize = 64;
+
 /// Calls `give_back` with address and bytes of the pages in a list of page numbers.
 pub(super) fn inflate(
     ram: &Ram,
@@ -23,7 +26,7 @@ pub(super) fn inflate(
     mut give_back: impl FnMut(u64, u64),
 ) {
     let mut pfns = Vec::new();
-    for descriptor in chain.filter(|descriptor| !descriptor.is_write_only()) {
+    for descriptor in chain.take(MAX_BUFFERS).filter(|descriptor| !descriptor.is_write_only()) {
         let wanted = usize::try_from(descriptor.len()).unwrap_or(usize::MAX) / PFN;
         for index in 0..wanted.min(MAX_PFNS - pfns.len()) {
             let at = descriptor.addr().checked_add((index * PFN) as u64);
@@ -58,7 +61,7 @@ fn runs(mut pfns: Vec<u32>) -> Vec<(u64, u64)> {
 /// Calls `give_back` with address and bytes of each reported block: the buffers themselves.
 pub(super) fn report(chain: impl Iterator<Item = Descriptor>, mut give_back: impl FnMut(u64, u64)) {
     // A buffer that the device may not write is no report.
-    for descriptor in chain.filter(|descriptor| descriptor.is_write_only()) {
+    for descriptor in chain.take(MAX_BUFFERS).filter(|descriptor| descriptor.is_write_only()) {
         give_back(descriptor.addr().0, descriptor.len().into());
     }
 }
