@@ -44,31 +44,39 @@ pub(super) fn collect(
     segments: &mut Vec<Segment>,
 ) -> Result<u32, Malformed> {
     segments.clear();
-    // An iterator that ends although the last descriptor names another one met a loop, an index out of
-    // bounds or a bad table.
-    let mut expected = true;
     let mut total = 0u32;
-    for (count, descriptor) in chain.enumerate() {
-        if count == MAX_DESCRIPTORS {
-            return Err(Malformed::TooLong);
-        }
-        expected = descriptor.has_next();
-        if descriptor.is_write_only() != (direction == Direction::Input) {
+    walk(chain, |segment, writable| {
+        if writable != (direction == Direction::Input) {
             return Err(Malformed::Direction);
         }
-        let segment = Segment { address: descriptor.addr(), len: descriptor.len() };
-        segment.address.checked_add(segment.len.into()).ok_or(Malformed::Address)?;
         if segment.len > 0 {
             // A chain has less than 4 GiB (virtio 1.2, 2.7.5.2).
             total = total.checked_add(segment.len).ok_or(Malformed::Broken)?;
             segments.push(segment);
         }
+        Ok(())
+    })?;
+    if total < least { Err(Malformed::Short) } else { Ok(total) }
+}
+
+/// Calls `each` with the buffers of a chain, and whether the device may write there.
+fn walk(
+    chain: impl Iterator<Item = Descriptor>,
+    mut each: impl FnMut(Segment, bool) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    // An iterator that ends although the last descriptor names another one met a loop, an index out of
+    // bounds or a bad table.
+    let mut expected = true;
+    for (count, descriptor) in chain.enumerate() {
+        if count == MAX_DESCRIPTORS {
+            return Err(Malformed::TooLong);
+        }
+        expected = descriptor.has_next();
+        let segment = Segment { address: descriptor.addr(), len: descriptor.len() };
+        segment.address.checked_add(segment.len.into()).ok_or(Malformed::Address)?;
+        each(segment, descriptor.is_write_only())?;
     }
-    match (expected, total >= least) {
-        (true, _) => Err(Malformed::Broken),
-        (false, false) => Err(Malformed::Short),
-        (false, true) => Ok(total),
-    }
+    if expected { Err(Malformed::Broken) } else { Ok(()) }
 }
 
 /// A chain of the control queue.
@@ -83,15 +91,8 @@ pub(super) struct Command {
 /// The parts of a chain of the control queue.
 pub(super) fn command(chain: impl Iterator<Item = Descriptor>) -> Result<Command, Malformed> {
     let (mut output, mut answer) = (Vec::new(), None);
-    let mut expected = true;
-    for (count, descriptor) in chain.enumerate() {
-        if count == MAX_DESCRIPTORS {
-            return Err(Malformed::TooLong);
-        }
-        expected = descriptor.has_next();
-        let segment = Segment { address: descriptor.addr(), len: descriptor.len() };
-        segment.address.checked_add(segment.len.into()).ok_or(Malformed::Address)?;
-        if !descriptor.is_write_only() {
+    walk(chain, |segment, writable| {
+        if !writable {
             // What the device reads comes first (virtio 1.2, 2.7.4.2).
             if answer.is_some() {
                 return Err(Malformed::Direction);
@@ -100,10 +101,8 @@ pub(super) fn command(chain: impl Iterator<Item = Descriptor>) -> Result<Command
         } else if let Some(last) = segment.len.checked_sub(1) {
             answer = segment.address.checked_add(last.into());
         }
-    }
-    if expected {
-        return Err(Malformed::Broken);
-    }
+        Ok(())
+    })?;
     Ok(Command { output, answer: answer.ok_or(Malformed::Short)? })
 }
 
