@@ -77,10 +77,6 @@ impl StateDir {
     pub fn create(root: &Path, id: &str) -> Result<Self, StateError> {
         check_id(id)?;
         let path = root.join(id);
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |source| StateError::Io { path, source }
-        };
         DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(at(root))?;
         let _guard = lock_root(root).map_err(at(root))?;
         remove_dead(root);
@@ -105,10 +101,6 @@ impl StateDir {
     /// # Errors
     /// [`StateError`].
     pub fn take_uid(&self, range: UidRange) -> Result<u32, StateError> {
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |source| StateError::Io { path, source }
-        };
         let _guard = lock_root(&self.root).map_err(at(&self.root))?;
         let entries = std::fs::read_dir(&self.root).map_err(at(&self.root))?;
         let uid = |path: PathBuf| std::fs::read_to_string(path.join(UID)).ok()?.parse().ok();
@@ -151,6 +143,12 @@ impl Drop for StateDir {
         }
         let _ = flock(&self.lock, FlockOperation::Unlock);
     }
+}
+
+/// A function that says at which path the file system failed.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    let path = path.to_owned();
+    move |source| StateError::Io { path, source }
 }
 
 /// Takes the lock of all of `root`, for a moment.
