@@ -97,8 +97,28 @@ impl DeviceThread {
     }
 }
 
+/// All of `started` as one worker. If one could not be started, those before it are stopped.
+///
+/// # Errors
+/// That of the first that could not be started; the others are not tried.
+pub fn all(
+    started: impl Iterator<Item = io::Result<Box<dyn Worker>>>,
+) -> io::Result<Box<dyn Worker>> {
+    let mut workers = Workers(Vec::new());
+    for worker in started {
+        match worker {
+            Ok(worker) => workers.0.push(worker),
+            Err(error) => {
+                Box::new(workers).stop();
+                return Err(error);
+            }
+        }
+    }
+    Ok(Box::new(workers))
+}
+
 /// Several workers that are one.
-pub struct Workers(pub Vec<Box<dyn Worker>>);
+struct Workers(Vec<Box<dyn Worker>>);
 
 impl Worker for Workers {
     fn stop(self: Box<Self>) {

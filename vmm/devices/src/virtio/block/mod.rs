@@ -240,20 +240,12 @@ impl VirtioDevice for Block {
         }
         // A driver that does not know flushes relies on writes being stable (virtio 1.2, 5.2.6.2).
         let write_through = features & F_FLUSH == 0;
-        let mut workers = thread::Workers(Vec::with_capacity(queues.len()));
-        for (index, queue) in queues.into_iter().enumerate() {
+        let started = queues.into_iter().enumerate().map(|(index, queue)| {
             let ring = Ring::new(queue, ram.clone(), Arc::clone(&interrupt));
-            let started = thread::at(&threads, index)
-                .and_then(|thread| self.serve(thread, ring, write_through));
-            match started {
-                Ok(worker) => workers.0.push(worker),
-                Err(source) => {
-                    Box::new(workers).stop();
-                    return Err(ActivateError::Host { what: "starting the disk's work", source });
-                }
-            }
-        }
-        Ok(Box::new(workers))
+            self.serve(thread::at(&threads, index)?, ring, write_through)
+        });
+        thread::all(started)
+            .map_err(|source| ActivateError::Host { what: "starting the disk's work", source })
     }
 }
 

@@ -202,8 +202,7 @@ impl VirtioDevice for Net {
         let shared = self.shared(pairs.len()).map_err(host("making events of a network card"))?;
         let ring = |queue| Ring::new(queue, ram.clone(), Arc::clone(&interrupt));
         let mtu = self.options.mtu.unwrap_or(ETHERNET_MTU);
-        let mut workers = thread::Workers(Vec::with_capacity(pairs.len()));
-        for (index, (receive, transmit)) in pairs.into_iter().enumerate() {
+        let started = pairs.into_iter().enumerate().map(|(index, (receive, transmit))| {
             let (receive, transmit) = (ring(receive), ring(transmit));
             let control = control.take().map(ring);
             let shared = Arc::clone(&shared);
@@ -212,15 +211,9 @@ impl VirtioDevice for Net {
                 let sender = Sender::new(transmit, index, features);
                 Pair::serve(index, shared, (receiver, sender), control, stop);
             };
-            match thread::at(&threads, index).and_then(|thread| thread.run(work)) {
-                Ok(worker) => workers.0.push(worker),
-                Err(source) => {
-                    Box::new(workers).stop();
-                    return Err(host("starting a network card's work")(source));
-                }
-            }
-        }
-        Ok(Box::new(workers))
+            thread::at(&threads, index)?.run(work)
+        });
+        thread::all(started).map_err(host("starting a network card's work"))
     }
 }
 
