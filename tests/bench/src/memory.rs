@@ -18,9 +18,9 @@ pub(crate) struct Memory {
 struct Mapping {
     start: u64,
     end: u64,
-    /// Anonymous, and left out of dumps: that is what our monitor does with a guest's memory.
+    /// Private, written to, and left out of dumps: that is what our monitor does with a guest's memory.
     no_dump: bool,
-    anonymous: bool,
+    private: bool,
     private_kib: u64,
     resident_kib: u64,
 }
@@ -35,7 +35,7 @@ pub(crate) fn of(pid: u32, guest_mib: u32) -> Result<Memory> {
 /// The guest's memory is a mapping of just its size, or else all that is left out of dumps.
 fn count(smaps: &str, guest_bytes: u64) -> Option<Memory> {
     let mappings = parse(smaps);
-    let marked = |mapping: &Mapping| mapping.anonymous && mapping.no_dump;
+    let marked = |mapping: &Mapping| mapping.private && mapping.no_dump;
     let sized = |mapping: &Mapping| mapping.end - mapping.start == guest_bytes;
     // Other monitors leave other things out of dumps.
     let whole = mappings.iter().any(sized);
@@ -76,8 +76,8 @@ fn header(line: &str) -> Option<Mapping> {
     let mut words = line.split_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
     let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).ok());
-    let anonymous = words.nth(4).is_none();
-    Some(Mapping { start: start?, end: end?, anonymous, ..Mapping::default() })
+    let private = words.next()? == "rw-p";
+    Some(Mapping { start: start?, end: end?, private, ..Mapping::default() })
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub use exit::Exit;
 pub use irq::{IOAPIC_PINS, IrqVector, Irqs, MsiTarget};
 pub use kick::{Kicker, install_kick_handler};
 pub use kvm::{Hypervisor, OpenError, open_kvm};
-pub use memory::{GuestRam, MemoryError, allocate_ram, give_back, prefer_huge_pages};
+pub use memory::{GuestRam, MemoryError, allocate_ram, give_back, map_file, prefer_huge_pages};
 pub use page::ReadOnlyPage;
 pub use regs::EntryState;
 pub use run::{AddressSpace, End, Enter, ExitCounts, run_vcpu};

@@ -1,10 +1,14 @@
 //! Guest memory: private pages of this process, one mapping per range.
 //!
+//! Parts of it may be pages of a file, which the guest can change without anyone else noticing.
+//!
 //! Invariant: a mapping begins on a boundary of 2 MiB in the host as in the guest, so that a huge page of the host is one
 //! of the guest; and it stays until the process ends, so nothing can outlive it.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::ptr;
 
 use vm_memory::mmap::MmapRegionBuilder;
@@ -84,8 +88,42 @@ pub fn prefer_huge_pages(ram: &GuestRam, range: Range<u64>) {
     advise(ram, range.start / HUGE_PAGE * HUGE_PAGE..end, libc::MADV_HUGEPAGE);
 }
 
+/// Puts `size` bytes from `offset` of `file`, all of them whole pages, at the guest's `address`: pages of the host's cache
+/// until the guest writes to them, and copies of its own afterwards. Huge pages are not asked for any more there.
+///
+/// The file must not change as long as the machine lives: the guest would see it, and a page that is cut off ends it.
+///
+/// # Errors
+/// If the pages are not in one range of memory, or the host does not map the file.
+pub fn map_file(
+    ram: &GuestRam,
+    file: &File,
+    offset: u64,
+    (address, size): (u64, u64),
+) -> io::Result<()> {
+    if [offset, address, size].iter().any(|number| !number.is_multiple_of(PAGE)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let length = usize::try_from(size).map_err(io::Error::other)?;
+    let target = ram.get_slice(GuestAddress(address), length).map_err(io::Error::other)?;
+    let place = target.ptr_guard_mut().as_ptr();
+    let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    // SAFETY: the pages are wholly within the region's mapping, as `get_slice` has checked, and so take the place of
+    // nothing else. Nobody has references into guest memory: all access to it is volatile.
+    let mapped =
+        unsafe { libc::mmap(place.cast(), length, access, flags, file.as_raw_fd(), offset) };
+    if mapped == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above; the advice changes no byte.
+    let _refused = unsafe { libc::madvise(mapped, length, libc::MADV_DONTDUMP) };
+    Ok(())
+}
+
 /// Gives the whole pages within `size` bytes at the guest's `address` back to the host, as far as they are memory. They
-/// read as zero from now on, and cost something once they are touched again.
+/// read as zero from now on, or as the file that is mapped there, and cost something once they are touched again.
 ///
 /// # Errors
 /// If the host refuses.
@@ -100,7 +138,7 @@ pub fn give_back(ram: &GuestRam, address: u64, size: u64) -> io::Result<()> {
         let offset = usize::try_from(start - first).map_err(io::Error::other)?;
         let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
         let place = region.as_ptr().wrapping_add(offset);
-        // SAFETY: the bytes are whole pages within the region's mapping, which is private and of no file. Nobody has
+        // SAFETY: the bytes are whole pages within the region's mapping, which is private. Nobody has
         // references into guest memory: all access to it is volatile.
         if unsafe { libc::madvise(place.cast(), bytes, libc::MADV_DONTNEED) } < 0 {
             return Err(io::Error::last_os_error());

@@ -1,5 +1,7 @@
 //! Where memory is, and what it costs.
 
+use std::io::{Read, Seek, Write};
+
 use vm_memory::{Bytes, GuestMemoryBackend};
 
 use super::*;
@@ -108,4 +110,43 @@ fn what_is_not_memory_is_left_alone() {
     assert!((0..MIB).step_by(4096).all(|at| byte(&ram, at) == 7 && byte(&ram, 4 * MIB + at) == 7));
     give_back(&ram, 0, u64::MAX).unwrap();
     assert!((0..MIB).step_by(4096).all(|at| byte(&ram, at) == 0 && byte(&ram, 4 * MIB + at) == 0));
+}
+
+#[test]
+fn pages_of_a_file_are_the_guests_own_once_it_writes() {
+    let mut contents = tempfile::tempfile().unwrap();
+    contents.write_all(&[5; 0x3000]).unwrap();
+    let ram = filled();
+    map_file(&ram, &contents, 0x1000, (4 * MIB + 0x2000, 0x2000)).unwrap();
+    for (address, expected) in [(0x1fff, 7), (0x2000, 5), (0x3fff, 5), (0x4000, 7)] {
+        assert_eq!(byte(&ram, 4 * MIB + address), expected, "{address:#x}");
+    }
+    ram.write_obj(9u8, GuestAddress(4 * MIB + 0x2000)).unwrap();
+    assert_eq!(byte(&ram, 4 * MIB + 0x2000), 9);
+    let mut now = Vec::new();
+    contents.rewind().unwrap();
+    contents.read_to_end(&mut now).unwrap();
+    assert_eq!(now, [5; 0x3000]);
+    // Given back, it is what the file holds.
+    give_back(&ram, 4 * MIB, MIB).unwrap();
+    assert_eq!((byte(&ram, 4 * MIB + 0x1fff), byte(&ram, 4 * MIB + 0x2000)), (0, 5));
+}
+
+#[test]
+fn a_file_is_mapped_by_whole_pages_within_memory() {
+    let contents = tempfile::tempfile().unwrap();
+    contents.set_len(0x4000).unwrap();
+    let ram = filled();
+    for (offset, address, size) in [
+        (0x800, 0, 0x1000),
+        (0, 0x800, 0x1000),
+        (0, 0, 0x800),
+        (0, MIB - 0x1000, 0x2000),
+        (0, 2 * MIB, 0x1000),
+        (0, u64::MAX - 0xfff, 0x1000),
+        (0, 0, 0),
+    ] {
+        assert!(map_file(&ram, &contents, offset, (address, size)).is_err(), "{address:#x}");
+    }
+    assert_eq!(byte(&ram, MIB - 1), 7);
 }

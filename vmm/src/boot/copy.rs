@@ -1,8 +1,7 @@
 //! Copying from a file into guest memory.
 //!
 //! The file is mapped and copied from its pages in the host's cache. Reading it by `read(2)` does the same in the host's
-//! kernel, at several times the instructions; mapping it over guest memory would copy page by page what the guest
-//! writes, and a kernel that patches itself writes nearly every page.
+//! kernel, at several times the instructions.
 //!
 //! Invariant: nothing is written outside of `[to, to + size)`, which must lie in one region of memory.
 
@@ -30,15 +29,12 @@ pub(super) fn copy(ram: &GuestRam, file: &File, span: Span) -> io::Result<()> {
     }
     let size = usize::try_from(size).map_err(io::Error::other)?;
     let target = ram.get_slice(GuestAddress(to), size).map_err(io::Error::other)?;
-    if offset.checked_add(span.size).is_none_or(|end| file.metadata().is_ok_and(|m| end > m.len()))
-    {
-        return Err(ErrorKind::UnexpectedEof.into());
-    }
+    require(file, span)?;
     let skip = offset % PAGE;
     let within = usize::try_from(skip).map_err(io::Error::other)?;
     let place = FileOffset::new(file.try_clone()?, offset - skip);
-    let flags = libc::MAP_PRIVATE | libc::MAP_POPULATE;
-    let mapping = MmapRegion::<()>::build(Some(place), within + size, libc::PROT_READ, flags);
+    let (access, flags) = (libc::PROT_READ, libc::MAP_PRIVATE);
+    let mapping = MmapRegion::<()>::build(Some(place), within + size, access, flags);
     let mapping = mapping.map_err(io::Error::other)?;
     let source = mapping.get_slice(within, size).map_err(io::Error::other)?;
     for at in (0..size).step_by(CHUNK) {
@@ -49,8 +45,20 @@ pub(super) fn copy(ram: &GuestRam, file: &File, span: Span) -> io::Result<()> {
     Ok(())
 }
 
-/// What to copy, and where to.
-#[derive(Clone, Copy, Debug)]
+/// That `file` holds all of `span`.
+///
+/// # Errors
+/// If it does not.
+pub(super) fn require(file: &File, span: Span) -> io::Result<()> {
+    let end = span.offset.checked_add(span.size);
+    if end.is_none_or(|end| file.metadata().is_ok_and(|metadata| end > metadata.len())) {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
+}
+
+/// What to put into memory, and where to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     /// Where it begins in the file.
     pub(super) offset: u64,
@@ -58,6 +66,14 @@ pub(super) struct Span {
     pub(super) to: u64,
     /// How many bytes.
     pub(super) size: u64,
+}
+
+impl Span {
+    /// The part of it that goes to `range` of the guest's memory, which it must hold.
+    pub(super) fn part(self, range: std::ops::Range<u64>) -> Self {
+        let offset = self.offset + (range.start - self.to);
+        Self { offset, to: range.start, size: range.end - range.start }
+    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use linux_loader::loader::{BzImage, KernelLoader};
 use vm_memory::GuestAddress;
 
 use super::BootError;
-use super::copy::copy;
 use super::elf::{self, Elf};
+use super::place::place;
 use crate::plan::layout::HIGH_RAM;
 
 /// `XLF_KERNEL_64`: the 64-bit entry exists (Linux, Documentation/arch/x86/boot.rst).
@@ -87,14 +87,15 @@ pub(super) fn load(ram: &GuestRam, file: &mut File, low_end: u64) -> Result<Kern
 
 fn load_elf(ram: &GuestRam, file: &File, elf: &Elf, low_end: u64) -> Result<Kernel, BootError> {
     fits(elf.end, low_end)?;
-    // All of it is used at once: most of its pages hold code that it patches.
+    // All of it is used at once, and changed, but for what is mapped.
     prefer_huge_pages(ram, elf.start..elf.end);
     for part in &elf.parts {
-        copy(ram, file, *part).map_err(unreadable)?;
+        place(ram, file, *part, &elf.changed).map_err(unreadable)?;
     }
+    // Linux looks for Xen first if it is entered as PVH, in 256 exits.
     let protocol = match elf.pvh_entry {
-        Some(entry) => Protocol::Pvh { entry },
-        None => Protocol::Linux { entry: elf.entry, header: Box::default() },
+        Some(entry) if !elf.linux => Protocol::Pvh { entry },
+        _ => Protocol::Linux { entry: elf.entry, header: Box::default() },
     };
     Ok(Kernel { protocol, end: elf.end, initrd_limit: u64::MAX })
 }

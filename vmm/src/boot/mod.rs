@@ -1,18 +1,20 @@
 //! Kernel and initramfs into memory, and what the kernel's entry protocol wants to find there.
 //!
 //! ```text
-//! ELF vmlinux with a PVH note ──► 32-bit entry, hvm_start_info
-//! ELF vmlinux without          ──► 64-bit entry, boot_params
-//! bzImage                      ──► 64-bit entry, boot_params
+//! ELF vmlinux of Linux            ──► 64-bit entry, boot_params
+//! bzImage                         ──► 64-bit entry, boot_params
+//! another ELF with a note for PVH ──► 32-bit entry, hvm_start_info
+//! another ELF                     ──► 64-bit entry, boot_params
 //! ```
 //!
-//! Invariant: an image is checked before it is copied; one that is no kernel, or does not fit, is an error
+//! Invariant: an image is checked before it is loaded; one that is no kernel, or does not fit, is an error
 //! that says so.
 
 mod copy;
 mod elf;
 mod kernel;
 mod linux;
+mod place;
 mod pvh;
 
 use std::fs::File;
@@ -84,6 +86,7 @@ pub fn load(
     kernel: &mut File,
     initrd: Option<&mut File>,
 ) -> Result<EntryState, BootError> {
+    prefer_huge_pages(ram, plan.memory.described());
     let kernel = kernel::load(ram, kernel, plan.memory.low_end())?;
     let initrd = load_initrd(plan, ram, &kernel, initrd)?;
     ram.write_slice(&plan.acpi.bytes, GuestAddress(ACPI))?;
@@ -124,6 +127,7 @@ fn load_initrd(
         return Err(BootError::TooLittleMemory { kernel: kernel.end, initrd: size, memory });
     }
     let Some(file) = file.filter(|_| size > 0) else { return Ok(None) };
+    // The guest unpacks it at once and puts its memory to other uses.
     prefer_huge_pages(ram, start..start + size);
     copy(ram, file, Span { offset: 0, to: start, size }).map_err(unreadable)?;
     Ok(Some(Initrd { start, size }))

@@ -19,7 +19,12 @@
 //!
 //! Invariant: pure; no two regions overlap (a property test holds this for every amount of memory).
 
+use std::ops::Range;
+
 use cofferdam_vmm_api::MiB;
+
+/// Bytes of a huge page.
+const HUGE_PAGE: u64 = 2 << 20;
 
 /// The boot-time descriptor table.
 pub const GDT: u64 = 0x500;
@@ -132,6 +137,16 @@ impl MemoryLayout {
             map.push(region(RAM_ABOVE_4G, above, Kind::Ram));
         }
         Self { ram, map }
+    }
+
+    /// Where Linux describes its memory as it starts, 64 bytes a page and some tables: near the top.
+    #[must_use]
+    pub fn described(&self) -> Range<u64> {
+        let total: u64 = self.ram.iter().map(|(_, size)| size).sum();
+        let (start, size) = self.ram.last().copied().unwrap_or_default();
+        let bytes = (total / 64).next_multiple_of(HUGE_PAGE) + HUGE_PAGE;
+        let end = (start + size).saturating_sub(HUGE_PAGE).max(start);
+        end.saturating_sub(bytes).max(start)..end
     }
 
     /// End of the RAM below 4 GiB.

@@ -74,6 +74,15 @@ fn memory_is_split_around_the_hole() {
     assert_eq!(large.low_end(), 0xc000_0000);
 }
 
+#[test]
+fn linux_describes_its_memory_near_the_top() {
+    let tables = |mib| MemoryLayout::new(MiB(mib)).described();
+    assert_eq!(tables(128), 0x7a0_0000..0x7e0_0000);
+    assert_eq!(tables(1152), 0x46a0_0000..0x47e0_0000);
+    // Too little of it above the hole.
+    assert_eq!(tables(3073), 1 << 32..1 << 32);
+}
+
 fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {
     a.0 < b.0 + b.1 && b.0 < a.0 + a.1
 }
@@ -119,6 +128,10 @@ proptest! {
             });
             prop_assert!(backed, "{:?}", region);
         }
+        let tables = layout.described();
+        prop_assert!(tables.start <= tables.end);
+        let within = |(start, size)| tables.start >= start && tables.end <= start + size;
+        prop_assert!(layout.ram.iter().copied().any(within));
     }
 }
 
