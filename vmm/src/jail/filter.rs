@@ -13,10 +13,11 @@ use std::io;
 use cofferdam_vmm_devices::virtio::DeviceId;
 use libc::c_long;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter,
+    BackendError, BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule,
+    apply_filter,
 };
 
+use super::program::{Table, compile};
 use super::trap;
 
 /// A kind of thread.
@@ -257,9 +258,9 @@ impl Filters {
     /// If a table makes no sense.
     pub fn new() -> io::Result<Self> {
         trap::install()?;
-        let compile = |kind| Ok((kind, program(kind).map_err(io::Error::other)?));
-        let programs = Kind::ALL.into_iter().map(compile).collect::<io::Result<_>>()?;
-        Ok(Self { programs })
+        let compile = |kind| Ok((kind, compile(&table(kind)?)?));
+        let programs = Kind::ALL.into_iter().map(compile).collect::<Result<_, BackendError>>();
+        Ok(Self { programs: programs.map_err(io::Error::other)? })
     }
 
     /// Holds the calling thread, for the rest of its life, to what `kind` needs.
@@ -274,19 +275,17 @@ impl Filters {
     }
 }
 
-fn program(kind: Kind) -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+/// What is compiled for `kind`.
+pub(super) fn table(kind: Kind) -> Result<Table, BackendError> {
+    let mut rules = Table::new();
     for (call, conditions) in everywhere().into_iter().chain(particular(kind, std::process::id())) {
         let lists = conditions.into_iter().map(rule).collect::<Result<Vec<_>, _>>()?;
         rules.entry(call).or_default().extend(lists);
     }
-    // A call for another architecture, such as one of 32 bits, kills the process whatever the rules say.
-    let filter =
-        SeccompFilter::new(rules, SeccompAction::Trap, SeccompAction::Allow, TargetArch::x86_64)?;
-    filter.try_into()
+    Ok(rules)
 }
 
-fn rule(conditions: Vec<Condition>) -> Result<SeccompRule, seccompiler::BackendError> {
+fn rule(conditions: Vec<Condition>) -> Result<SeccompRule, BackendError> {
     let condition = |(place, mask, value): Condition| {
         let compared = SeccompCmpOp::MaskedEq(mask.into());
         SeccompCondition::new(place, SeccompCmpArgLen::Dword, compared, value.into())

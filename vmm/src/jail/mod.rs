@@ -11,6 +11,7 @@
 //! Invariant: nothing that [`enter`] gave up can be had again; when it fails, the process must end.
 
 mod filter;
+mod program;
 mod root;
 mod sys;
 mod trap;
@@ -30,6 +31,9 @@ pub use trap::STOPPED_BY_FILTER;
 
 /// Most descriptors: 4096 connections with, for a moment, both their ends, and what the devices need.
 const DESCRIPTORS: u64 = 16 << 10;
+
+/// Descriptors of a machine with all the devices it can have.
+const EXPECTED_DESCRIPTORS: u64 = 1024;
 
 /// Most threads of the user that this process becomes: vCPUs and devices, twice over.
 const THREADS: u64 = 256;
@@ -76,6 +80,7 @@ pub fn enter(uid: Option<u32>) -> Result<Vec<String>, JailError> {
     }
     drop_capabilities()?;
     limit(uid.is_some())?;
+    make_room()?;
     prctl::set_no_new_privs().map_err(failed("renouncing new privileges"))?;
     // Nobody of the same user may look into this process. Changing the user has reset the next one.
     prctl::set_dumpable(false).map_err(failed("becoming undumpable"))?;
@@ -139,6 +144,16 @@ fn drop_capabilities() -> Result<(), JailError> {
         .map_err(failed("dropping ambient capabilities"))?;
     let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
     rustix::thread::set_capabilities(None, none).map_err(failed("dropping its capabilities"))
+}
+
+/// Has the kernel make the table of descriptors as long as a machine's ever gets, but for connections. As long as there is
+/// one thread that costs nothing; later each time that it grows one of them waits for every processor of the host.
+fn make_room() -> Result<(), JailError> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed("reading its limits"))?;
+    let last = i32::try_from(soft.clamp(1, EXPECTED_DESCRIPTORS) - 1).unwrap_or(0);
+    // Made and dropped: the table stays.
+    let made = rustix::io::fcntl_dupfd_cloexec(io::stdin(), last).map(drop);
+    made.map_err(failed("making room for its descriptors"))
 }
 
 /// `RLIMIT_FSIZE` is not among them: it would hold for the disks of the guest, whose size the devices check.
