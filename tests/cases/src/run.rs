@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -30,6 +31,8 @@ pub(crate) struct Run {
     operands: Vec<String>,
     stdin: Vec<u8>,
     environment: Vec<(String, String)>,
+    /// The user and group that it runs as, if not those of the cases.
+    user: Option<(u32, u32)>,
     /// The bundle, gone after the run.
     bundle: Option<TempDir>,
 }
@@ -49,6 +52,7 @@ impl Run {
             operands,
             stdin: Vec::new(),
             environment: Vec::new(),
+            user: None,
             bundle: None,
         }
     }
@@ -79,6 +83,7 @@ impl Run {
             operands: vec![unique_id()],
             stdin: Vec::new(),
             environment: Vec::new(),
+            user: None,
             bundle: Some(bundle),
         }
     }
@@ -92,6 +97,12 @@ impl Run {
     /// Sets an environment variable of `cofferdam` itself.
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs it as this user and group, without any other.
+    pub(crate) fn user(mut self, uid: u32, gid: u32) -> Self {
+        self.user = Some((uid, gid));
         self
     }
 
@@ -113,6 +124,10 @@ impl Run {
     pub(crate) fn to_command(&self) -> Command {
         let mut command = Command::new(COFFERDAM);
         command.args(self.arguments()).envs(self.environment.iter().cloned());
+        if let Some((uid, gid)) = self.user {
+            // Without privileges the standard library drops the other groups, too.
+            command.uid(uid).gid(gid);
+        }
         command
     }
 

@@ -16,6 +16,7 @@ mod processes;
 mod signals;
 mod stdio;
 mod tty;
+mod unprivileged;
 mod users;
 mod vsock;
 
@@ -57,6 +58,7 @@ pub(crate) fn all() -> Vec<Case> {
         bad_input::CASES,
         kills::CASES,
         jail::CASES,
+        unprivileged::CASES,
         hostile::CASES,
     ]
     .concat()
