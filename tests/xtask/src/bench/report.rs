@@ -14,7 +14,7 @@ use super::runs::{
 };
 
 /// Most instructions to the agent's hello in the default shape, in millions.
-const MOST_MILLIONS: f64 = 180.0;
+const MOST_MILLIONS: f64 = 150.0;
 /// Most of QEMU's instructions.
 const MOST_OF_QEMU: f64 = 0.6;
 /// What is allowed beyond those two before it is an error.
