@@ -220,7 +220,14 @@ impl VirtioDevice for Block {
     fn features(&self) -> u64 {
         let access = if self.backend.readonly() { F_RO } else { F_DISCARD | F_WRITE_ZEROES };
         let queues = if self.queue_sizes.len() > 1 { F_MQ } else { 0 };
-        access | queues | F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_EVENT_IDX | F_INDIRECT_DESC
+        access
+            | queues
+            | F_SIZE_MAX
+            | F_SEG_MAX
+            | F_BLK_SIZE
+            | F_FLUSH
+            | F_EVENT_IDX
+            | F_INDIRECT_DESC
     }
 
     fn threads(&self) -> usize {

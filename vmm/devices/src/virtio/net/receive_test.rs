@@ -18,8 +18,7 @@ fn ignore(_: BorrowedFd<'_>, _: u32) -> io::Result<()> {
 /// A tap, and its other end.
 fn tap() -> (Tap, OwnedFd) {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let (ours, theirs) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
     (Tap::with(vec![theirs], ignore).unwrap(), ours)
 }
 
