@@ -39,22 +39,27 @@ pub(super) fn place(state: &Path, pid: u32) -> io::Result<()> {
 }
 
 /// Removes the group that `state` has a note of, then the note. Its processes have ended, or are about to; if
-/// one does not, both stay, for the next who tries.
-pub(super) fn remove(state: &Path) {
+/// one does not, both stay, for the next who tries. Whether nothing is left to be done.
+#[must_use]
+pub(super) fn remove(state: &Path) -> bool {
     let note = state.join(NOTE);
-    let Ok(path) = fs::read_to_string(&note).map(PathBuf::from) else { return };
+    let Ok(path) = fs::read_to_string(&note).map(PathBuf::from) else { return true };
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let ours = path.is_absolute() && name.starts_with(PREFIX);
-    if !ours || (0..PATIENCE).any(|_| is_removed(&path)) {
+    let done = !ours || (0..PATIENCE).any(|_| is_removed(&path));
+    if done {
         let _ = fs::remove_file(note);
     }
+    done
 }
 
 /// Whether the group is gone, or cannot be removed by waiting.
 fn is_removed(path: &Path) -> bool {
     let removed = fs::remove_dir(path);
     // A process counts until the kernel has taken it wholly apart.
-    let busy = removed.is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy);
+    let busy = removed.is_err_and(|error| {
+        matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty)
+    });
     if busy {
         std::thread::sleep(Duration::from_millis(10));
     }

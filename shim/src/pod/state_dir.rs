@@ -4,7 +4,8 @@
 //! met. Making, locking and removing happen under the lock of `ROOT`, so that no one takes a directory
 //! that is being made for a dead one.
 //!
-//! Invariant: it is gone when its [`StateDir`] is.
+//! Invariant: it is gone when its [`StateDir`] is, unless the monitor's control group is still busy: then it says where
+//! that is, for the next run. No user is given out that a process has.
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -14,6 +15,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::Uid;
 
 use super::cgroup;
 use crate::uids::UidRange;
@@ -104,11 +107,18 @@ impl StateDir {
         let _guard = lock_root(&self.root).map_err(at(&self.root))?;
         let entries = std::fs::read_dir(&self.root).map_err(at(&self.root))?;
         let uid = |path: PathBuf| std::fs::read_to_string(path.join(UID)).ok()?.parse().ok();
-        let taken: BTreeSet<u32> =
+        let mut taken: BTreeSet<u32> =
             entries.flatten().filter_map(|entry| uid(entry.path())).collect();
         let mut seed = DefaultHasher::new();
         self.path.hash(&mut seed);
-        let uid = range.pick(seed.finish(), &taken).ok_or(StateError::Users(range))?;
+        let uid = loop {
+            let uid = range.pick(seed.finish(), &taken).ok_or(StateError::Users(range))?;
+            if !is_in_use(uid) {
+                break uid;
+            }
+            // A monitor that cannot die keeps its user although its directory is gone.
+            taken.insert(uid);
+        };
         let file = self.path.join(UID);
         std::fs::write(&file, uid.to_string()).map_err(at(&file))?;
         Ok(uid)
@@ -137,12 +147,20 @@ impl StateDir {
 impl Drop for StateDir {
     fn drop(&mut self) {
         let _guard = lock_root(&self.root);
-        cgroup::remove(&self.path);
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "removing the state directory");
+        let path = self.path.display();
+        if !cgroup::remove(&self.path) {
+            tracing::warn!(%path, "the monitor's control group is busy: the next run removes it");
+        } else if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            tracing::warn!(%path, %error, "removing the state directory");
         }
         let _ = flock(&self.lock, FlockOperation::Unlock);
     }
+}
+
+/// Whether a process has the user `uid`.
+fn is_in_use(uid: u32) -> bool {
+    // The kernel says that there is no process whose priority it could tell (`getpriority(2)`).
+    rustix::process::getpriority_user(Uid::from_raw(uid)) != Err(Errno::SRCH)
 }
 
 /// A function that says at which path the file system failed.
@@ -177,7 +195,8 @@ fn remove_dead(root: &Path) {
     }
 }
 
-/// Removes the directory at `path` if nobody holds its lock; whether it is gone. The caller holds the root's.
+/// Removes the directory at `path` if nobody holds its lock; whether it is gone, or cannot be removed by trying again
+/// soon. The caller holds the root's.
 ///
 /// Only what a state directory can hold is removed: another program may keep directories of its own below
 /// the same root.
@@ -190,7 +209,9 @@ fn remove_unlocked(path: &Path) -> bool {
     if !free {
         return false;
     }
-    cgroup::remove(path);
+    if !cgroup::remove(path) {
+        return true;
+    }
     for name in ["console.log", UID] {
         let _ = std::fs::remove_file(path.join(name));
     }

@@ -92,3 +92,40 @@ fn a_root_that_cannot_be_made_is_named() {
     let error = StateDir::create(Path::new("/proc/nothing/here"), "c").unwrap_err().to_string();
     assert_eq!(error, "state directory /proc/nothing/here");
 }
+
+#[test]
+fn a_busy_group_is_left_to_the_next_run() {
+    let root = tempfile::tempdir().unwrap();
+    let groups = tempfile::tempdir().unwrap();
+    let group = groups.path().join("cofferdam-1");
+    std::fs::create_dir_all(group.join("busy")).unwrap();
+    let pod = StateDir::create(root.path(), "pod").unwrap();
+    let path = pod.path().to_owned();
+    std::fs::write(path.join(cgroup::NOTE), group.to_str().unwrap()).unwrap();
+    drop(pod);
+    assert!(path.join(cgroup::NOTE).exists());
+    drop(StateDir::create(root.path(), "other").unwrap());
+    assert!(path.join(cgroup::NOTE).exists() && group.exists());
+    std::fs::remove_dir(group.join("busy")).unwrap();
+    drop(StateDir::create(root.path(), "other").unwrap());
+    assert!(!path.exists() && !group.exists());
+}
+
+#[test]
+fn a_user_that_a_process_has_is_not_free() {
+    use std::os::unix::process::CommandExt;
+    let mut command = std::process::Command::new("sleep");
+    let Ok(mut process) = command.arg("60").uid(7005).spawn() else {
+        println!("SKIPPED: only root can give a process another user");
+        return;
+    };
+    let root = tempfile::tempdir().unwrap();
+    let pod = StateDir::create(root.path(), "pod").unwrap();
+    let taken = ["7005-7006", "7005-7005"].map(|range| pod.take_uid(range.parse().unwrap()));
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let [other, none] = taken;
+    assert_eq!(other.unwrap(), 7006);
+    assert!(matches!(none, Err(StateError::Users(_))));
+    assert_eq!(pod.take_uid("7005-7005".parse().unwrap()).unwrap(), 7005);
+}

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use cofferdam_rootfs_builder::disk::{DiskError, ScratchDisks};
 use cofferdam_rootfs_builder::layers::{LayerCache, LayerError, Progress};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::task::JoinHandle;
 
 use crate::config::{Scratch, Settings};
@@ -169,12 +169,28 @@ impl<T: Send + 'static> Making<T> {
 
     /// Kills the children of the thread.
     fn kill_tools(&self) {
-        let Some(thread) = self.thread.get() else { return };
-        let list = format!("/proc/self/task/{thread}/children");
-        let children = std::fs::read_to_string(list).unwrap_or_default();
-        let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-        for pid in pids.filter_map(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::KILL);
+        if let Some(thread) = self.thread.get() {
+            kill_listed(|| children(*thread));
+        }
+    }
+}
+
+/// The children of one of our threads.
+fn children(thread: Pid) -> Vec<Pid> {
+    let list = format!("/proc/self/task/{thread}/children");
+    let children = std::fs::read_to_string(list).unwrap_or_default();
+    let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    pids.filter_map(Pid::from_raw).collect()
+}
+
+/// Kills the processes in a list. One that has ended, and whose number another process has by now, is not in the list
+/// any more: so who is killed is who still is there once there is a descriptor of it.
+fn kill_listed(list: impl Fn() -> Vec<Pid>) {
+    for pid in list() {
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        if list().contains(&pid) {
+            // It may end by itself at any time.
+            let _ = pidfd_send_signal(&process, Signal::KILL);
         }
     }
 }

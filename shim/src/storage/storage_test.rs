@@ -47,3 +47,18 @@ fn a_thread_that_does_not_come_back_is_not_waited_for_and_others_children_live()
     other.kill().unwrap();
     other.wait().unwrap();
 }
+
+#[test]
+fn a_process_that_got_the_number_of_a_tool_that_ended_lives() {
+    let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+    let pid = Pid::from_child(&other);
+    let reads = std::cell::Cell::new(0);
+    kill_listed(|| {
+        reads.set(reads.get() + 1);
+        if reads.get() == 1 { vec![pid] } else { Vec::new() }
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(other.try_wait().unwrap().is_none());
+    kill_listed(|| vec![pid]);
+    assert!(!other.wait().unwrap().success());
+}

@@ -24,11 +24,13 @@ use std::sync::{Mutex, Once, PoisonError};
 use cap::Cap;
 
 pub mod agent;
+pub mod balloon;
 pub mod boot;
 pub mod control;
 pub mod devices;
 pub mod driver;
 pub mod input;
+pub mod net;
 pub mod pci;
 pub mod quiet;
 pub mod virtio;
@@ -66,6 +68,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "virtio_block", run: |data| virtio::run(&devices::BLOCK, data) },
     Target { name: "virtio_rng", run: |data| virtio::run(&devices::RNG, data) },
     Target { name: "virtio_vsock", run: |data| virtio::run(&devices::VSOCK, data) },
+    Target { name: "virtio_net", run: |data| virtio::run(&net::NET, data) },
+    Target { name: "virtio_balloon", run: |data| virtio::run(&balloon::BALLOON, data) },
     Target { name: "vsock_packets", run: vsock::run },
     Target { name: "control_messages", run: control::run },
     Target { name: "agent_frames", run: agent::run },

@@ -40,12 +40,26 @@ pub fn start_monitor(mut command: Command, control: OwnedFd) -> io::Result<Child
 }
 
 /// Runs `start`, whose new process is the first of a namespace, if this process may have that.
-fn in_new_pid_namespace<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+fn in_new_pid_namespace(start: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
     let Ok(home) = File::open("/proc/thread-self/ns/pid") else { return start() };
     if unshare(CloneFlags::CLONE_NEWPID).is_err() {
         return start();
     }
-    let started = start();
-    setns(home, CloneFlags::CLONE_NEWPID)?;
-    started
+    go_back(&home, start())
 }
+
+/// Returns to the namespace `home`. A process that was started is not left behind if that fails: nobody would know of
+/// it.
+fn go_back(home: &File, started: io::Result<Child>) -> io::Result<Child> {
+    let Err(errno) = setns(home, CloneFlags::CLONE_NEWPID) else { return started };
+    if let Ok(mut child) = started {
+        // It may have ended by itself.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    Err(errno.into())
+}
+
+#[cfg(test)]
+#[path = "start_test.rs"]
+mod start_test;

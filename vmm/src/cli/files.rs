@@ -4,11 +4,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::Context;
 use cofferdam_vmm_api::FdSlot;
+use nix::fcntl::OFlag;
 
 /// Descriptors to be sent, and the slots that name them.
 #[derive(Default)]
@@ -49,14 +51,26 @@ pub(super) fn create(path: &Path, what: &str) -> anyhow::Result<File> {
     File::create(path).with_context(|| format!("cannot create the {what} file {}", path.display()))
 }
 
-/// Opens where the console goes; `-` is standard output.
+/// Opens where the console goes; `-` is standard output. A pipe or a terminal is opened anew, so that it can be made
+/// non-blocking without its other users noticing: a guest must not wait for who reads it.
 pub(super) fn open_console(name: &str) -> anyhow::Result<OwnedFd> {
     if name == "-" {
-        return io::stdout().as_fd().try_clone_to_owned().context("cannot use standard output");
+        let own =
+            io::stdout().as_fd().try_clone_to_owned().context("cannot use standard output")?;
+        return Ok(opened_anew(&own).unwrap_or(own));
     }
     let file =
         File::create(name).with_context(|| format!("cannot create the console log {name}"))?;
     Ok(file.into())
+}
+
+fn opened_anew(stream: &OwnedFd) -> Option<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
+    let kind = std::fs::metadata(&path).ok()?.file_type();
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let blocks = kind.is_fifo() || kind.is_char_device();
+    let file = OpenOptions::new().write(true).custom_flags(flags.bits()).open(path);
+    blocks.then_some(file)?.ok().map(OwnedFd::from)
 }
 
 /// A disk's path and whether it is read-only: `PATH` or `PATH:ro`.

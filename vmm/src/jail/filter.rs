@@ -159,7 +159,9 @@ fn waiting() -> Vec<Call> {
 
 /// The console's log.
 fn console() -> Vec<Call> {
-    vec![any(libc::SYS_preadv2), any(libc::SYS_pwritev2), any(libc::SYS_ftruncate)]
+    let file = [libc::SYS_preadv2, libc::SYS_pwritev2, libc::SYS_ftruncate];
+    // A stream is asked for room first.
+    file.into_iter().chain([libc::SYS_poll]).map(any).collect()
 }
 
 /// What `kind` needs beside [`everywhere`]. `pid` is this process.
@@ -167,7 +169,6 @@ fn particular(kind: Kind, pid: u32) -> Vec<Call> {
     let interrupts = one_of(libc::SYS_ioctl, 1, &INTERRUPTS);
     let mut calls = match kind {
         Kind::Main => vec![
-            any(libc::SYS_poll),
             // KVM's statistics.
             any(libc::SYS_pread64),
             any(libc::SYS_recvmsg),

@@ -282,7 +282,7 @@ impl DeviceBuilder<'_> {
     fn serial(&mut self, console: ConsoleSpec) -> Result<Arc<Mutex<Serial>>, BuildError> {
         let file = self.files.take_file(console.log)?;
         let log = match console.limit {
-            0 => LogRing::stream(Box::new(file)),
+            0 => LogRing::stream(file),
             limit => LogRing::new(file, limit),
         };
         let line = self.vm.irqs().pin(SERIAL_PIN)?;

@@ -1,18 +1,25 @@
 //! Where the console goes: a file that never grows beyond a limit, or a stream.
 //!
 //! Invariant: a guest that writes without end costs neither more disk than the limit nor a blocked
-//! vCPU for errors: what cannot be written is dropped.
+//! vCPU: what cannot be written is dropped. A stream that nobody reads is waited for once, for [`PATIENCE`]; how much of
+//! it was dropped is said once, when it is read again, or at the end.
 
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::AsFd;
 
-use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2, write};
 
 /// Bytes gathered before they are written, if no line ends earlier.
 const LINE: usize = 256;
 
 /// Bytes moved at a time when the older half is dropped.
 const MOVE: usize = 64 * 1024;
+
+/// Milliseconds for which the reader of a stream may be busy with something else.
+const PATIENCE: u16 = 1000;
 
 /// The console's output.
 pub struct LogRing {
@@ -25,7 +32,20 @@ enum Sink {
     /// A file of at most `limit` bytes, `len` of them written.
     File { file: File, len: u64, limit: u64 },
     /// A stream without a limit; every byte goes on at once.
-    Stream(Box<dyn Write + Send>),
+    Stream(Stream),
+}
+
+/// A pipe, a terminal, or a file without a limit.
+struct Stream {
+    file: File,
+    /// A write may wait: it must be known before that there is room.
+    blocking: bool,
+    /// Its reader kept up so far: it is worth waiting for.
+    prompt: bool,
+    /// Bytes that it did not take.
+    dropped: u64,
+    /// Of those, the ones that it was told of.
+    told: u64,
 }
 
 impl LogRing {
@@ -36,16 +56,13 @@ impl LogRing {
         Self::with(Sink::File { file, len: 0, limit: limit.into() })
     }
 
-    /// Passes on to standard output, unbounded: for a machine started by hand.
+    /// Passes on to a stream, unbounded: for a machine started by hand. It should be non-blocking, unless nobody else
+    /// writes to it.
     #[must_use]
-    pub fn stdout() -> Self {
-        Self::stream(Box::new(io::stdout()))
-    }
-
-    /// Passes on to any stream, unbounded.
-    #[must_use]
-    pub fn stream(stream: Box<dyn Write + Send>) -> Self {
-        Self::with(Sink::Stream(stream))
+    pub fn stream(file: File) -> Self {
+        let flags = fcntl(&file, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+        let blocking = !flags.is_ok_and(|flags| flags.contains(OFlag::O_NONBLOCK));
+        Self::with(Sink::Stream(Stream { file, blocking, prompt: true, dropped: 0, told: 0 }))
     }
 
     fn with(sink: Sink) -> Self {
@@ -62,11 +79,13 @@ impl LogRing {
 
     /// Writes out an unfinished line, too. Also done on drop.
     pub fn flush(&mut self) {
-        // Nobody is there to tell of an error, and the guest must not wait for the host's disk.
-        let _dropped = match &mut self.sink {
-            Sink::File { file, len, limit } => append(file, len, *limit, &self.line),
-            Sink::Stream(stream) => stream.write_all(&self.line).and_then(|()| stream.flush()),
-        };
+        match &mut self.sink {
+            Sink::File { file, len, limit } => {
+                // Nobody is there to tell of an error, and the guest must not wait for the host's disk.
+                let _dropped = append(file, len, *limit, &self.line);
+            }
+            Sink::Stream(stream) => stream.pass_on(&self.line),
+        }
         self.line.clear();
     }
 }
@@ -74,6 +93,55 @@ impl LogRing {
 impl Drop for LogRing {
     fn drop(&mut self) {
         self.flush();
+        if let Sink::Stream(stream) = &mut self.sink {
+            stream.tell();
+        }
+    }
+}
+
+impl Stream {
+    /// Writes `bytes`, or as much of them as the reader takes in time.
+    fn pass_on(&mut self, bytes: &[u8]) {
+        if self.told == 0 {
+            self.tell();
+        }
+        let patience = if self.prompt { PATIENCE } else { 0 };
+        let written = self.write(bytes, patience);
+        self.prompt = written == bytes.len();
+        self.dropped = self.dropped.saturating_add((bytes.len() - written) as u64);
+    }
+
+    /// Says how much is missing in all, if that is not known, to a reader that is there.
+    fn tell(&mut self) {
+        if self.dropped > self.told {
+            let note = format!("\n[{} bytes of the console were dropped]\n", self.dropped);
+            if self.write(note.as_bytes(), 0) > 0 {
+                self.told = self.dropped;
+            }
+        }
+    }
+
+    /// Writes `bytes` as far as there is room within `patience` milliseconds each time; how many there was room for.
+    fn write(&self, bytes: &[u8], patience: u16) -> usize {
+        let mut done = 0;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            if self.blocking && !self.has_room(patience) {
+                break;
+            }
+            match write(&self.file, rest) {
+                Ok(count) if count > 0 => done += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if self.has_room(patience) => {}
+                _ => break,
+            }
+        }
+        done
+    }
+
+    /// Waits for room for some bytes; a signal, by which vCPUs are stopped, ends the wait.
+    fn has_room(&self, patience: u16) -> bool {
+        let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut fds, patience).is_ok_and(|ready| ready > 0)
     }
 }
 

@@ -14,6 +14,9 @@ use crate::ports::Ram;
 /// Most buffers of one system call (`IOV_MAX`).
 const MAX_IOVECS: usize = 1024;
 
+/// Most host buffers that a packet is received into: one more takes what does not fit.
+const MAX_BUFFERS: usize = MAX_IOVECS - 1;
+
 /// A piece of guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -147,14 +150,19 @@ impl Buffers {
         Self { ram, list: VecDeque::new(), call: Vec::new() }
     }
 
-    /// Adds buffers at the end; how many host buffers these are.
+    /// Adds buffers at the end; how many host buffers these are. `None` if one call could not take them together with
+    /// those that are there.
     ///
     /// # Errors
     /// `EFAULT` for a segment outside of guest memory; nothing is added then.
-    pub fn push(&mut self, segments: &[Segment]) -> io::Result<usize> {
+    pub fn push(&mut self, segments: &[Segment]) -> io::Result<Option<usize>> {
         let iovecs = Iovecs::new(&self.ram, segments, Permissions::Write)?;
+        let count = iovecs.list.len();
+        if self.list.len() + count > MAX_BUFFERS {
+            return Ok(None);
+        }
         self.list.extend(&iovecs.list);
-        Ok(iovecs.list.len())
+        Ok(Some(count))
     }
 
     /// Forgets the first `count` host buffers.
@@ -162,7 +170,7 @@ impl Buffers {
         self.list.drain(..count.min(self.list.len()));
     }
 
-    /// Receives one packet from `fd` into the first `count` host buffers (at most 1023 are used). What does
+    /// Receives one packet from `fd` into the first `count` host buffers. What does
     /// not fit goes into `spill`, and what does not fit there is lost. The length of the packet, as far
     /// as there was room for it.
     ///
@@ -175,7 +183,7 @@ impl Buffers {
         spill: &mut [u8],
     ) -> io::Result<usize> {
         self.call.clear();
-        self.call.extend(self.list.iter().take(count.min(MAX_IOVECS - 1)));
+        self.call.extend(self.list.iter().take(count));
         let (iov_base, iov_len) = (spill.as_mut_ptr().cast(), spill.len());
         self.call.push(libc::iovec { iov_base, iov_len });
         let count = libc::c_int::try_from(self.call.len()).unwrap_or(libc::c_int::MAX);

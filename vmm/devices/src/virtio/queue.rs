@@ -138,8 +138,44 @@ impl Ring {
     /// # Errors
     /// [`BrokenRing`].
     pub fn quiet(&mut self) -> Result<(), BrokenRing> {
-        let done = self.queue.disable_notification(&self.ram);
+        let done = match self.queue.event_idx_enabled() {
+            // The event that is past: it does not come again before the index has gone all the way round.
+            true => self.set_event(self.queue.next_avail().wrapping_sub(1)),
+            false => self.queue.disable_notification(&self.ram),
+        };
         done.map_err(|source| BrokenRing { index: self.index, source })
+    }
+
+    /// Asks for a doorbell for the chain that makes `count` (at least one) available; a driver that cannot be asked for
+    /// that rings for the first. Whether any chain is available already, so that no doorbell may come for it; and
+    /// whether the driver may keep chains to itself, so that the ring has to be looked at now and then.
+    ///
+    /// # Errors
+    /// [`BrokenRing`].
+    pub fn listen_for(&mut self, count: u16) -> Result<(bool, bool), BrokenRing> {
+        let late = count.min(self.queue.size()).saturating_sub(1);
+        if late == 0 || !self.queue.event_idx_enabled() {
+            return Ok((self.listen()?, false));
+        }
+        let more = self.listen_late(late);
+        Ok((more.map_err(|source| BrokenRing { index: self.index, source })?, true))
+    }
+
+    fn listen_late(&mut self, late: u16) -> Result<bool, virtio_queue::Error> {
+        let next = self.queue.next_avail();
+        self.set_event(next.wrapping_add(late))?;
+        // Either the driver sees the wish, or its chain is seen here (virtio 1.2, 2.7.10).
+        fence(Ordering::SeqCst);
+        Ok(self.queue.avail_idx(&self.ram, Ordering::Acquire)?.0 != next)
+    }
+
+    /// Has the driver ring when it makes the chain with this index available (virtio 1.2, 2.7.10).
+    fn set_event(&self, index: u16) -> Result<(), virtio_queue::Error> {
+        let offset = USED_RING + USED_ELEMENT * u64::from(self.queue.size());
+        let at = GuestAddress(self.queue.used_ring()).checked_add(offset);
+        let at = at.ok_or(virtio_queue::Error::AddressOverflow)?;
+        let stored = self.ram.store(u16::to_le(index), at, Ordering::Relaxed);
+        stored.map_err(virtio_queue::Error::GuestMemory)
     }
 
     /// Asks for a doorbell for the next chain. True if one is available already, so that no doorbell may

@@ -77,6 +77,43 @@ fn the_device_does_without_notifications_while_at_work() {
     assert_eq!(machine.ram.read_obj::<u16>(flags).unwrap(), 0);
 }
 
+/// When a driver that made chain `chain` available rings (virtio 1.2, 2.7.10).
+fn rings(machine: &Machine, queue: &TestQueue, chain: u16) -> bool {
+    let at = GuestAddress(queue.used + 4 + 8 * 8);
+    let event: u16 = machine.ram.read_obj(at).unwrap();
+    event == chain
+}
+
+#[test]
+fn a_driver_with_event_index_rings_when_it_was_asked_to() {
+    let machine = Machine::new();
+    let mut queue = machine.queue(0, 8);
+    let mut ring = ring(&machine, &queue, F_EVENT_IDX);
+    // For the first, the third; at most the last that fits; never.
+    for (count, late, chain) in [(1, false, 0), (3, true, 2), (100, true, 7)] {
+        assert_eq!(ring.listen_for(count).unwrap(), (false, late));
+        assert!(rings(&machine, &queue, chain), "{count}");
+    }
+    ring.quiet().unwrap();
+    assert!((0..=8).all(|chain| !rings(&machine, &queue, chain)));
+    // What is there already is told of, whatever was asked for.
+    queue.add(&[Buf::room(1)]);
+    assert_eq!(ring.listen_for(3).unwrap(), (true, true));
+    ring.pop().unwrap().unwrap();
+    assert_eq!(ring.listen_for(1).unwrap(), (false, false));
+    assert!(rings(&machine, &queue, 1));
+}
+
+#[test]
+fn a_driver_without_event_index_rings_for_the_first() {
+    let machine = Machine::new();
+    let queue = machine.queue(0, 8);
+    let mut ring = ring(&machine, &queue, 0);
+    ring.quiet().unwrap();
+    assert_eq!(ring.listen_for(3).unwrap(), (false, false));
+    assert_eq!(machine.ram.read_obj::<u16>(GuestAddress(queue.used)).unwrap(), 0);
+}
+
 #[test]
 fn what_comes_during_a_pass_is_not_missed() {
     let machine = Machine::new();

@@ -1,7 +1,7 @@
 //! The entropy device (virtio 1.2, 5.4).
 //!
 //! Invariant: what the guest asks for costs no host memory, and one request no more than
-//! [`MAX_REQUEST`] bytes of work.
+//! [`MAX_REQUEST`] bytes and [`MAX_BUFFERS`] buffers of work.
 
 use std::sync::Arc;
 
@@ -18,6 +18,9 @@ use crate::ports::Ram;
 
 /// Most bytes given for one request; the driver asks again.
 pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// Most buffers of a request that are looked at, empty ones among them; Linux has one.
+const MAX_BUFFERS: usize = 64;
 
 /// Bytes drawn at a time.
 const DRAW: usize = 256;
@@ -93,9 +96,9 @@ impl VirtioDevice for Rng {
 }
 
 /// Fills a request; the number of bytes written. It ends early where memory or entropy does.
-fn fill(ram: &Ram, chain: Chain<'_>) -> u32 {
+fn fill(ram: &Ram, chain: impl Iterator<Item = Descriptor>) -> u32 {
     let mut filled = 0;
-    for descriptor in chain.writable() {
+    for descriptor in chain.take(MAX_BUFFERS).filter(Descriptor::is_write_only) {
         let Some(len) = fill_buffer(ram, descriptor, MAX_REQUEST - filled) else { break };
         filled += len;
     }

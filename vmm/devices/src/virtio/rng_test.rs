@@ -30,6 +30,21 @@ fn a_request_is_bounded() {
 }
 
 #[test]
+fn empty_buffers_cost_little() {
+    let machine = Machine::new();
+    let at = machine.alloc(16);
+    let looked_at = std::cell::Cell::new(0);
+    let chain = (0..u16::MAX).map(|index| {
+        looked_at.set(looked_at.get() + 1);
+        // The only one with room is the last that is looked at, and one that comes after it.
+        let len = if index == 63 || index == 64 { 16 } else { 0 };
+        Descriptor::new(at, len, WRITE | NEXT, index)
+    });
+    assert_eq!(fill(&machine.ram, chain), 16);
+    assert_eq!(looked_at.get(), MAX_BUFFERS);
+}
+
+#[test]
 fn ends_where_memory_ends() {
     let (machine, mut queue, worker) = machine();
     let good = machine.alloc(64);

@@ -132,6 +132,8 @@ pub(crate) enum Buf {
     Out(Vec<u8>),
     /// Room for the device to write.
     Room(u32),
+    /// The same at a place of the test's own.
+    At(u64, u32),
 }
 
 impl Buf {
@@ -202,6 +204,7 @@ impl TestQueue {
                 (at, u32::try_from(bytes.len()).unwrap(), 0)
             }
             Buf::Room(len) => (alloc(&self.next, u64::from(*len)), *len, WRITE),
+            Buf::At(at, len) => (*at, *len, WRITE),
         };
         bufs.iter().map(place).collect()
     }

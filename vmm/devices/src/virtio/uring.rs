@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use io_uring::register::Restriction;
 use io_uring::squeue::Entry;
@@ -215,14 +216,7 @@ impl<T> Uring<T> {
     }
 
     fn submit(&mut self, want: usize) -> io::Result<()> {
-        match self.ring.submit_and_wait(want) {
-            Ok(_) => Ok(()),
-            // A signal; or completions that must be taken first.
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
-                _ => Err(error),
-            },
-        }
+        handed_over(self.ring.submit_and_wait(want))
     }
 
     /// Hands over what was started. With `wait`, returns once there is something to report, or now and
@@ -233,6 +227,21 @@ impl<T> Uring<T> {
     pub fn enter(&mut self, wait: bool) -> io::Result<()> {
         let idle = self.ended.is_empty() && self.ring.completion().is_empty();
         self.submit(usize::from(wait && idle))
+    }
+
+    /// As [`Uring::enter`], waiting, but no longer than `limit`. Whether there is something to report.
+    ///
+    /// # Errors
+    /// If the ring is of no use any more.
+    pub fn enter_within(&mut self, limit: Duration) -> io::Result<bool> {
+        let limit = types::Timespec::from(limit);
+        let args = types::SubmitArgs::new().timespec(&limit);
+        let idle = self.ended.is_empty() && self.ring.completion().is_empty();
+        match self.ring.submitter().submit_with_args(usize::from(idle), &args) {
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) => {}
+            other => handed_over(other)?,
+        }
+        Ok(!self.ended.is_empty() || !self.ring.completion().is_empty())
     }
 
     /// Whether anything waits to be handed over.
@@ -294,6 +303,18 @@ impl Kind {
             0 => Some(Err(io::ErrorKind::UnexpectedEof.into())),
             _ => None,
         }
+    }
+}
+
+/// Whether the ring can go on after a call.
+fn handed_over(result: io::Result<usize>) -> io::Result<()> {
+    match result {
+        Ok(_) => Ok(()),
+        // A signal; or completions that must be taken first.
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+            _ => Err(error),
+        },
     }
 }
 

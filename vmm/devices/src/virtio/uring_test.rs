@@ -123,3 +123,16 @@ fn dropping_waits_for_what_is_under_way() {
     file.read_exact_at(&mut copy, 0).unwrap();
     assert_eq!(copy, vec![9; 0x8000]);
 }
+
+#[test]
+fn a_wait_can_have_an_end() {
+    let Some((_, mut uring)) = ring(&tempfile().unwrap()) else { return };
+    let event = EventFd::new(EFD_NONBLOCK).unwrap();
+    uring.watch(&event).unwrap();
+    let began = Instant::now();
+    assert!(!uring.enter_within(Duration::from_millis(20)).unwrap());
+    assert!(began.elapsed() >= Duration::from_millis(20));
+    event.write(1).unwrap();
+    assert!(uring.enter_within(Duration::from_secs(100)).unwrap());
+    assert!(matches!(uring.event().unwrap(), Some(Event::Watched(0))));
+}

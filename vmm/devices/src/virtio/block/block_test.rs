@@ -138,6 +138,8 @@ fn the_configuration_says_what_is_offered() {
     let mut config = [0; 64];
     block.read_config(0, &mut config);
     assert_eq!(config[..8], 9u64.to_le_bytes());
+    assert_eq!(block.features() & (F_SIZE_MAX | F_SEG_MAX), F_SIZE_MAX | F_SEG_MAX);
+    assert_eq!(config[8..12], (128u32 << 10).to_le_bytes());
     assert_eq!(config[12..16], 254u32.to_le_bytes());
     assert_eq!(config[20..24], 512u32.to_le_bytes());
     assert_eq!(config[24..34], [0; 10]);

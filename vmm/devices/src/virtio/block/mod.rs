@@ -41,7 +41,8 @@ pub const SECTOR: u64 = 512;
 /// Bytes of a serial number (virtio 1.2, 5.2.6.1).
 pub const SERIAL_LEN: usize = 20;
 
-/// `VIRTIO_BLK_F_SEG_MAX`, `F_RO`, `F_BLK_SIZE`, `F_FLUSH`, `F_MQ`, `F_DISCARD`, `F_WRITE_ZEROES`.
+/// `VIRTIO_BLK_F_SIZE_MAX`, `F_SEG_MAX`, `F_RO`, `F_BLK_SIZE`, `F_FLUSH`, `F_MQ`, `F_DISCARD`, `F_WRITE_ZEROES`.
+const F_SIZE_MAX: u64 = 1 << 1;
 const F_SEG_MAX: u64 = 1 << 2;
 const F_RO: u64 = 1 << 5;
 const F_BLK_SIZE: u64 = 1 << 6;
@@ -61,6 +62,9 @@ const DISCARD_ALIGNMENT: u32 = 8;
 
 /// Most data segments of a request: a queue full, less header and status.
 const SEG_MAX: u32 = 254;
+
+/// Most bytes of a data segment.
+const SIZE_MAX: u32 = 128 << 10;
 
 /// Bytes of the configuration up to and with `write_zeroes_may_unmap`; what follows reads as zero.
 const CONFIG_LEN: usize = 60;
@@ -164,10 +168,11 @@ impl Block {
     fn config(&self) -> [u8; CONFIG_LEN] {
         let mut config = [0; CONFIG_LEN];
         config[..8].copy_from_slice(&self.backend.sectors().to_le_bytes());
-        config[12..16].copy_from_slice(&SEG_MAX.to_le_bytes());
         let mut word = |at: usize, value: u32| {
             config[at..at + 4].copy_from_slice(&value.to_le_bytes());
         };
+        word(8, SIZE_MAX);
+        word(12, SEG_MAX);
         word(20, 512);
         // Valid with F_DISCARD and F_WRITE_ZEROES (virtio 1.2, 5.2.4).
         word(36, MAX_EXTENT_SECTORS);
@@ -197,8 +202,7 @@ impl Block {
             let file = Arc::clone(backend.file());
             match uring.map(|uring| Uring::new(uring, file, ring.ram().clone())) {
                 Some(Ok(uring)) => UringEngine::new(ring, uring, intake).serve(stop),
-                _ => ring
-                    .serve(stop, |ram, chain| engine::perform(&backend, &mut intake, ram, chain)),
+                _ => engine::serve(ring, &backend, &mut intake, stop),
             }
         })
     }
@@ -216,7 +220,14 @@ impl VirtioDevice for Block {
     fn features(&self) -> u64 {
         let access = if self.backend.readonly() { F_RO } else { F_DISCARD | F_WRITE_ZEROES };
         let queues = if self.queue_sizes.len() > 1 { F_MQ } else { 0 };
-        access | queues | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_EVENT_IDX | F_INDIRECT_DESC
+        access
+            | queues
+            | F_SIZE_MAX
+            | F_SEG_MAX
+            | F_BLK_SIZE
+            | F_FLUSH
+            | F_EVENT_IDX
+            | F_INDIRECT_DESC
     }
 
     fn threads(&self) -> usize {

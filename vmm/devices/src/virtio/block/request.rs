@@ -4,16 +4,22 @@
 //! first 16 readable bytes are the header, the other readable ones data to write; the last writable
 //! byte is the status, the other writable ones take what is read.
 //!
-//! Invariant: a [`Request`] is within the disk, in whole sectors, and may be done; so is an [`Extent`].
+//! Invariant: a [`Request`] is within the disk, in whole sectors, bounded, and may be done; so is an [`Extent`].
 
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, GuestAddress};
 
 use super::super::mem::Segment;
-use super::{SECTOR, SEG_MAX};
+use super::{SECTOR, SEG_MAX, SIZE_MAX};
 
 /// Bytes of the header: type, reserved, sector.
 pub(super) const HEADER_LEN: u32 = 16;
+
+/// Most bytes of data of a request: no less than what the device offers, and little enough that whoever waits for
+/// the end of a request does not wait long.
+pub(super) const MAX_DATA: u64 = 32 << 20;
+
+const _: () = assert!(SEG_MAX as u64 * SIZE_MAX as u64 <= MAX_DATA);
 
 /// Most descriptors of a request.
 const MAX_DESCRIPTORS: u32 = SEG_MAX + 2;
@@ -188,9 +194,9 @@ impl Request {
         let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
         let sector = u64::from_le_bytes(sector);
         match u32::from_le_bytes([t0, t1, t2, t3]) {
-            TYPE_IN if output == 0 => Ok(Self::Read { offset: check(sector, input, limits)? }),
+            TYPE_IN if output == 0 => Ok(Self::Read { offset: check_data(sector, input, limits)? }),
             TYPE_OUT if input == 0 && !limits.readonly => {
-                Ok(Self::Write { offset: check(sector, output, limits)? })
+                Ok(Self::Write { offset: check_data(sector, output, limits)? })
             }
             TYPE_FLUSH if output == 0 && input == 0 => Ok(Self::Flush),
             TYPE_GET_ID if output == 0 && input > 0 => Ok(Self::GetId),
@@ -236,6 +242,11 @@ impl Extent {
         let offset = check(sector, len, limits)?;
         Ok(Self { offset, len, unmap: erase == Erase::Discard || flags & FLAG_UNMAP != 0 })
     }
+}
+
+/// The byte offset of `len` bytes of data at `sector`; see [`check`].
+fn check_data(sector: u64, len: u64, limits: Limits) -> Result<u64, Status> {
+    if len > MAX_DATA { Err(Status::IoError) } else { check(sector, len, limits) }
 }
 
 /// The byte offset of `len` bytes at `sector`, if they are whole sectors of the disk and at least one.

@@ -81,6 +81,7 @@ fn header(kind: u32, sector: u64) -> [u8; 16] {
 }
 
 const DISK: Limits = Limits { sectors: 8, readonly: false };
+const VAST: Limits = Limits { sectors: 1 << 40, readonly: false };
 const READONLY: Limits = Limits { sectors: 8, readonly: true };
 
 #[test]
@@ -88,6 +89,8 @@ fn requests_within_the_disk() {
     assert_eq!(Request::parse(header(0, 0), 0, 4096, DISK), Ok(Request::Read { offset: 0 }));
     assert_eq!(Request::parse(header(0, 7), 0, 512, READONLY), Ok(Request::Read { offset: 3584 }));
     assert_eq!(Request::parse(header(1, 6), 1024, 0, DISK), Ok(Request::Write { offset: 3072 }));
+    let most = Request::parse(header(0, 1), 0, MAX_DATA, VAST);
+    assert_eq!(most, Ok(Request::Read { offset: 512 }));
     assert_eq!(Request::parse(header(4, 0), 0, 0, DISK), Ok(Request::Flush));
     assert_eq!(Request::parse(header(8, 0), 0, 20, DISK), Ok(Request::GetId));
 }
@@ -108,6 +111,10 @@ fn requests_that_are_refused() {
         (header(1, 0), 512, 512, DISK),
         (header(4, 0), 512, 0, DISK),
         (header(8, 0), 0, 0, DISK),
+        // More than one request may move.
+        (header(0, 0), 0, MAX_DATA + 512, VAST),
+        (header(1, 0), MAX_DATA + 512, 0, VAST),
+        (header(0, 0), 0, 4 << 30, VAST),
         // Read-only.
         (header(1, 0), 512, 0, READONLY),
     ];
@@ -180,7 +187,8 @@ proptest! {
             Ok(Request::Write { .. }) => panic!("a read-only disk is written"),
             _ => return Ok(()),
         };
-        prop_assert!(offset + len <= sectors * SECTOR && offset % SECTOR == 0 && len % SECTOR == 0);
+        prop_assert!(offset + len <= sectors * SECTOR && len <= MAX_DATA);
+        prop_assert!(offset % SECTOR == 0 && len % SECTOR == 0);
     }
 
     #[test]

@@ -16,8 +16,8 @@ use super::features::{OFFLOADS, UDP_OFFLOADS, tap_offloads};
 use super::header::HEADER_LEN;
 use crate::ports::Ram;
 
-/// Tells a tap what its reader takes.
-type SetOffloads = fn(BorrowedFd<'_>, u32) -> io::Result<()>;
+/// Tells a tap what its reader takes: `TUN_F_*` bits.
+pub type SetOffloads = fn(BorrowedFd<'_>, u32) -> io::Result<()>;
 
 /// The descriptors of one tap.
 pub(super) struct Tap {
@@ -27,15 +27,10 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    /// One queue pair for each descriptor.
+    /// One queue pair for each descriptor, and how to tell the tap which offloads are taken.
     ///
     /// # Errors
     /// If it is no tap.
-    pub(super) fn new(queues: Vec<OwnedFd>) -> io::Result<Self> {
-        Self::with(queues, mem::set_tap_offloads)
-    }
-
-    /// With another way to tell which offloads are taken.
     pub(super) fn with(queues: Vec<OwnedFd>, set_offloads: SetOffloads) -> io::Result<Self> {
         let mut tap = Self { queues, set_offloads, offloads: OFFLOADS | UDP_OFFLOADS };
         match tap.agree(tap.offloads) {

@@ -23,7 +23,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::queue::Ring;
 use super::{
     ActivateError, Activation, ActiveQueue, DeviceId, F_EVENT_IDX, F_INDIRECT_DESC, VirtioDevice,
-    Worker, thread,
+    Worker, mem, thread,
 };
 use crate::sync;
 
@@ -36,6 +36,7 @@ mod request;
 mod transmit;
 mod worker;
 
+pub use backend::SetOffloads;
 pub use control::{MAC_LEN, Mac};
 
 use backend::Tap;
@@ -98,10 +99,24 @@ impl Net {
     /// # Errors
     /// [`NetError`].
     pub fn new(taps: Vec<OwnedFd>, options: NetOptions) -> Result<Self, NetError> {
-        if !(1..=MAX_PAIRS).contains(&taps.len()) {
-            return Err(NetError::Pairs(taps.len()));
+        Self::over(taps, mem::set_tap_offloads, options)
+    }
+
+    /// A card as [`Net::new`] makes it, over descriptors that are no tap's: each moves one packet with a read or a
+    /// write. `set_offloads` is called in place of the ioctl that tells a tap what its reader takes.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub fn over(
+        packets: Vec<OwnedFd>,
+        set_offloads: SetOffloads,
+        options: NetOptions,
+    ) -> Result<Self, NetError> {
+        if !(1..=MAX_PAIRS).contains(&packets.len()) {
+            return Err(NetError::Pairs(packets.len()));
         }
-        Tap::new(taps).map(|tap| Self::with(tap, options)).map_err(NetError::Tap)
+        let tap = Tap::with(packets, set_offloads).map_err(NetError::Tap)?;
+        Ok(Self::with(tap, options))
     }
 
     fn with(tap: Tap, options: NetOptions) -> Self {

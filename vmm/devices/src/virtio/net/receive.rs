@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Invariant: no packet reaches the driver cut short. One that does not fit is dropped, as by a card whose
-//! ring is full.
+//! ring is full. One try to receive looks at no more chains than the ring has, and what is posted is never more than
+//! one call takes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,6 +33,16 @@ pub(super) enum Received {
     Empty,
     /// The driver has not enough buffers; it was asked for a doorbell.
     Starved,
+    /// The driver has more buffers, but none of those looked at was of use.
+    Useless,
+}
+
+/// What became of one try to have buffers for a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refill {
+    Ready,
+    Starved,
+    Useless,
 }
 
 /// A chain of the driver that waits for a packet.
@@ -50,6 +61,8 @@ pub(super) struct Receiver {
     posted: VecDeque<Posted>,
     /// Bytes of all that is posted.
     room: u64,
+    /// The next chain is one that does not go into a call with those posted.
+    crowded: bool,
     /// Bytes that a packet may have.
     need: u32,
     mergeable: bool,
@@ -68,6 +81,7 @@ impl Receiver {
             ring,
             posted: VecDeque::new(),
             room: 0,
+            crowded: false,
             need: longest(features, mtu),
             mergeable: features & MRG_RXBUF != 0,
             checksums: features & GUEST_CSUM != 0,
@@ -94,27 +108,30 @@ impl Receiver {
     fn is_ready(&self) -> bool {
         if self.mergeable {
             let all = self.posted.len() >= usize::from(self.ring.size());
-            self.room >= self.need.into() || all
+            self.room >= self.need.into() || all || self.crowded
         } else {
             !self.posted.is_empty()
         }
     }
 
-    /// Takes buffers for one packet; false if the driver has none now.
-    fn refill(&mut self) -> Result<bool, BrokenRing> {
-        while !self.is_ready() {
+    /// Takes buffers for one packet.
+    fn refill(&mut self) -> Result<Refill, BrokenRing> {
+        for _ in 0..=self.ring.size() {
+            if self.is_ready() {
+                if self.listening {
+                    self.listening = false;
+                    self.ring.quiet()?;
+                }
+                return Ok(Refill::Ready);
+            }
             if !self.post()? {
                 self.listening = true;
                 if !self.ring.listen()? {
-                    return Ok(false);
+                    return Ok(Refill::Starved);
                 }
             }
         }
-        if self.listening {
-            self.listening = false;
-            self.ring.quiet()?;
-        }
-        Ok(true)
+        Ok(Refill::Useless)
     }
 
     /// Takes the next chain; false if there is none. One that is no use comes back unused.
@@ -123,16 +140,17 @@ impl Receiver {
         let head = chain.head_index();
         let mut segments = Vec::new();
         let bytes = collect(chain, Direction::Input, HEADER_LEN, &mut segments);
-        let posted = bytes.ok().and_then(|bytes| {
-            let buffers = self.buffers.push(&segments).ok()?;
-            Some(Posted { head, bytes, buffers, segments })
-        });
-        match posted {
-            Some(posted) => {
-                self.room += u64::from(posted.bytes);
-                self.posted.push_back(posted);
+        let added = bytes.map(|bytes| (bytes, self.buffers.push(&segments)));
+        match added {
+            Ok((bytes, Ok(Some(buffers)))) => {
+                self.room += u64::from(bytes);
+                self.posted.push_back(Posted { head, bytes, buffers, segments });
             }
-            None => {
+            Ok((_, Ok(None))) if !self.posted.is_empty() => {
+                self.ring.unpop();
+                self.crowded = true;
+            }
+            _ => {
                 self.ring.push(head, 0)?;
                 self.ring.interrupt()?;
             }
@@ -150,8 +168,10 @@ impl Receiver {
         index: usize,
         control: &Control,
     ) -> Result<Received, BrokenRing> {
-        if !self.refill()? {
-            return Ok(Received::Starved);
+        match self.refill()? {
+            Refill::Ready => {}
+            Refill::Starved => return Ok(Received::Starved),
+            Refill::Useless => return Ok(Received::Useless),
         }
         let chains = if self.mergeable { self.posted.len() } else { 1 };
         let count = self.posted.iter().take(chains).map(|posted| posted.buffers).sum();
@@ -216,6 +236,7 @@ impl Receiver {
     fn deliver(&mut self, len: u32) -> Result<(), BrokenRing> {
         let header = [0, NUM_BUFFERS, NUM_BUFFERS + 1].map(|offset| self.byte_at(offset));
         self.used.clear();
+        self.crowded = false;
         let mut left = len;
         while left > 0 {
             let Some(posted) = self.posted.pop_front() else { break };
@@ -237,3 +258,7 @@ impl Receiver {
         self.ring.push_all(&self.used)
     }
 }
+
+#[cfg(test)]
+#[path = "receive_test.rs"]
+mod receive_test;

@@ -231,6 +231,7 @@ impl Pair {
                         self.starved = true;
                         break 'sources;
                     }
+                    Received::Useless => break 'sources,
                 }
             }
         }
