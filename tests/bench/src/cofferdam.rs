@@ -90,6 +90,7 @@ fn spec(run: &Run, disks: &[String], files: &mut Files, vsock: OwnedFd) -> Resul
         rng: true,
         nets: Vec::new(),
         balloon: true,
+        spare_queues: 0,
         console,
     })
 }

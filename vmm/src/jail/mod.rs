@@ -31,8 +31,8 @@ pub use trap::STOPPED_BY_FILTER;
 /// Most descriptors: 4096 connections with, for a moment, both their ends, and what the devices need.
 const DESCRIPTORS: u64 = 16 << 10;
 
-/// Most threads of the user that this process becomes: vCPUs and devices, twice over.
-const THREADS: u64 = 256;
+/// Most threads of the user that this process becomes: vCPUs, devices, spares, and the kernel's own for rings.
+const THREADS: u64 = 512;
 
 /// Something that could not be given up.
 #[derive(Debug, thiserror::Error)]
