@@ -116,7 +116,7 @@ pub struct Request {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What is wanted.
-    #[prost(oneof = "request::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "request::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub body: Option<request::Body>,
 }
 
@@ -163,6 +163,12 @@ pub mod request {
         /// Kill what is left, sync, power the machine off. Answer: done, then the machine ends.
         #[prost(message, tag = "13")]
         Shutdown(Shutdown),
+        /// Find disks that were plugged in, with one scan of the bus. Answer: done, when all are there.
+        #[prost(message, tag = "14")]
+        Expect(Expect),
+        /// Let go of disks that are about to be taken away; none may be mounted. Answer: done.
+        #[prost(message, tag = "15")]
+        Release(Release),
     }
 
     /// Names a container.
@@ -257,6 +263,33 @@ pub mod request {
     /// See [`Body::Shutdown`].
     #[derive(Clone, PartialEq, Message)]
     pub struct Shutdown {}
+
+    /// See [`Body::Expect`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Expect {
+        /// The disks, at most 256.
+        #[prost(message, repeated, tag = "1")]
+        pub disks: Vec<Disk>,
+    }
+
+    /// A disk that was plugged in.
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Disk {
+        /// Its PCI address, as in [`crate::RootfsPlan::layers`].
+        #[prost(uint32, tag = "1")]
+        pub address: u32,
+        /// The serial number that the host chose: a disk with another one is refused.
+        #[prost(string, tag = "2")]
+        pub serial: String,
+    }
+
+    /// See [`Body::Release`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Release {
+        /// PCI addresses.
+        #[prost(uint32, repeated, tag = "1")]
+        pub addresses: Vec<u32>,
+    }
 }
 
 /// The answer to a [`Request`].

@@ -6,14 +6,16 @@ pub(crate) mod cgroup;
 mod disk;
 mod oom;
 mod rootfs;
+mod uevent;
 
 use std::fs;
 use std::path::PathBuf;
 
 use cofferdam_agent_protocol::Sysctl;
 
+pub(crate) use disk::expect as expect_disks;
 pub(crate) use oom::OomWatch;
-pub(crate) use rootfs::{Layers, Rootfs, unmount_scratch};
+pub(crate) use rootfs::{Layers, Rootfs, release_disks, unmount_scratch};
 
 use crate::error::{Context, Failure, Result};
 

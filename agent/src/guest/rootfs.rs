@@ -257,6 +257,17 @@ fn layer_path(place: &Place, address: u32) -> PathBuf {
     place.run.join("layers").join(format!("{address:04x}"))
 }
 
+/// Has the kernel let go of the disks at `addresses`, of which none may be mounted.
+///
+/// # Errors
+/// A disk that is in use; all are still there then.
+pub(crate) fn release_disks(place: &Place, layers: &Layers, addresses: &[u32]) -> Result<()> {
+    let scratch = |address| disk::name(address).map(|name| place.run.join("scratch").join(name));
+    disk::release(addresses, |address| {
+        layers.0.contains_key(&address) || scratch(address).is_ok_and(|path| path.exists())
+    })
+}
+
 /// Unmounts the scratch disks.
 pub(crate) fn unmount_scratch(place: &Place) {
     for entry in fs::read_dir(place.run.join("scratch")).into_iter().flatten().flatten() {
