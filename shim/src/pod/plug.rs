@@ -76,8 +76,8 @@ impl Pod {
         self.take_away(disks).await.map(drop)
     }
 
-    /// Takes disks away from a guest that does not let go of them: what it reads and writes there fails from now
-    /// on. Whether it used any.
+    /// Takes disks away from a guest that does not let go of them: what it reads and writes there from now on it
+    /// waits for in vain, and their addresses are not used again. Whether it used any.
     ///
     /// # Errors
     /// [`Cause::Plug`].

@@ -6,6 +6,7 @@ mod bad_input;
 mod boot;
 mod disks;
 mod hostile;
+mod hotplug;
 mod jail;
 mod kills;
 mod limits;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Vec<Case> {
         limits::CASES,
         disks::CASES,
         memory::CASES,
+        hotplug::CASES,
         vsock::CASES,
         net::CASES,
         processes::CASES,
