@@ -3,8 +3,9 @@
 //! Invariant: everything is below the directories of one [`Place`].
 
 pub(crate) mod cgroup;
-mod disk;
 mod oom;
+mod pci;
+mod plug;
 mod rootfs;
 mod uevent;
 
@@ -13,9 +14,9 @@ use std::path::PathBuf;
 
 use cofferdam_agent_protocol::Sysctl;
 
-pub(crate) use disk::expect as expect_disks;
 pub(crate) use oom::OomWatch;
-pub(crate) use rootfs::{Layers, Rootfs, release_disks, unmount_scratch};
+pub(crate) use plug::{expect, release};
+pub(crate) use rootfs::{Layers, Rootfs, unmount_scratch};
 
 use crate::error::{Context, Failure, Result};
 

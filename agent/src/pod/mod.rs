@@ -85,10 +85,10 @@ impl Pod {
             Body::Pause(of) => self.pause(&of.container, true).await,
             Body::Resume(of) => self.pause(&of.container, false).await,
             Body::Update(update) => self.find(&update.container)?.cgroup.apply(&update.settings),
-            Body::Expect(expect) => guest::expect_disks(&expect).await,
-            Body::Release(release) => {
-                guest::release_disks(&self.place, &self.layers, &release.addresses)
+            Body::Expect(expected) => {
+                return guest::expect(&expected).await.map(response::Body::Found);
             }
+            Body::Release(release) => guest::release(&self.place, &self.layers, &release.addresses),
             Body::Shutdown(_) => self.shutdown().await,
         }?;
         Ok(response::Body::Done(response::Done {}))

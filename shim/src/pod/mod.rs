@@ -28,7 +28,7 @@ pub use actor::Timeouts;
 pub use error::{Cause, PodError};
 pub use guardian::{Guardian, Places};
 pub use monitor::{Monitor, SpawnError};
-pub use plug::NewDisk;
+pub use plug::{AttachedNet, NewDisk, NewNet};
 pub use state_dir::{StateDir, StateError, check_id};
 pub use stream::{Pump, Streams};
 
@@ -70,7 +70,7 @@ impl ExitStatus {
 pub struct Pod {
     commands: mpsc::Sender<Command>,
     actor: JoinHandle<Timeline>,
-    /// Held while disks come or go.
+    /// Held while devices come or go.
     plugging: tokio::sync::Mutex<()>,
 }
 

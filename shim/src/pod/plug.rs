@@ -1,27 +1,31 @@
-//! Disks that come to and go from a running pod.
+//! Disks and network cards that come to and go from a running pod.
 //!
 //! ```text
-//! attach:  monitor: on the bus ──► agent: found, serial number right ──► usable
+//! attach:  monitor: on the bus ──► agent: found, serial number or address right ──► usable
 //! detach:  agent: not mounted, let go of ──► monitor: off the bus
 //! ```
 //!
-//! Invariant: one change of the bus at a time; a disk that was not found by the guest, or is not the one it was
-//! told to expect, is off the bus again when [`Pod::attach`] returns.
+//! Invariant: one change of the bus at a time; a device that was not found by the guest, or is not the one it was
+//! told to expect, is off the bus again when [`Pod::attach`] or [`Pod::attach_nets`] returns.
 
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 
-use cofferdam_agent_protocol::request;
-use cofferdam_vmm_api::{Bdf, DiskSpec, FdSlot, FromMonitor, NewDevice, ToMonitor};
+use cofferdam_agent_protocol::{request, response};
+use cofferdam_vmm_api::{Bdf, DiskSpec, FdSlot, FromMonitor, Mac, NetSpec, NewDevice, ToMonitor};
 
 use super::actor::Command;
 use super::{Cause, Pod, PodError, stream};
 
 /// How long the guest may take for a change of the bus. Its agent gives up after ten seconds.
 const WITHIN: Duration = Duration::from_secs(60);
+
+/// Longest name of a network interface, in bytes (`IFNAMSIZ` less its NUL).
+const MAX_INTERFACE: usize = 15;
 
 /// A disk to be attached.
 #[derive(Debug)]
@@ -30,6 +34,39 @@ pub struct NewDisk {
     pub file: File,
     /// The guest may not write.
     pub readonly: bool,
+}
+
+/// A network card to be attached.
+#[derive(Debug)]
+pub struct NewNet {
+    /// The queues of one tap, opened and set up as [`NetSpec::taps`] has it.
+    pub taps: Vec<OwnedFd>,
+    /// Its address, which no other card of the pod has.
+    pub mac: Mac,
+    /// The MTU that the guest is told, the tap's own; without it the guest takes 1500.
+    pub mtu: Option<u16>,
+}
+
+/// A network card that the guest has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedNet {
+    /// Where it is on the bus.
+    pub address: Bdf,
+    /// What the guest's kernel calls it.
+    pub interface: String,
+}
+
+/// What goes to the monitor for a device.
+struct Parcel {
+    device: NewDevice,
+    fds: Vec<OwnedFd>,
+}
+
+/// What is on the bus, and what the guest has to find.
+#[derive(Default)]
+struct There {
+    addresses: Vec<Bdf>,
+    expected: request::Expect,
 }
 
 impl Pod {
@@ -41,89 +78,108 @@ impl Pod {
     /// # Errors
     /// [`Cause::Plug`] says which step failed and why.
     pub async fn attach(&self, disks: Vec<NewDisk>) -> Result<Vec<Bdf>, PodError> {
-        let _one_at_a_time = self.plugging.lock().await;
-        let mut expected = Vec::with_capacity(disks.len());
-        let attached = self.attach_to_machine(disks, &mut expected).await;
-        let found = match attached {
-            Ok(()) => {
-                let expect = request::Expect { disks: expected.clone() };
-                let found = self.done(request::Body::Expect(expect), "expect");
-                in_time("waiting for the guest to find a disk", found).await
-            }
-            Err(error) => Err(error),
-        };
-        let addresses: Vec<_> = expected.iter().filter_map(|disk| bdf(disk.address)).collect();
-        match found {
-            Ok(()) => Ok(addresses),
-            Err(error) => {
-                // The failure to tell is the first one.
-                if !addresses.is_empty() {
-                    let _ = self.let_go(&addresses).await;
-                    let _ = self.take_away(&addresses).await;
-                }
-                Err(error)
-            }
-        }
+        let parcels = disks.into_iter().map(NewDisk::parcel).collect::<io::Result<_>>();
+        let unfit = |error: io::Error| failed(Cause::Unfit(error.to_string()));
+        let parcels = parcels.map_err(unfit).map_err(plug("looking at a disk"))?;
+        self.plug_in(parcels).await.map(|(addresses, _)| addresses)
     }
 
-    /// Detaches disks, none of which may be mounted, from guest and machine.
+    /// Attaches network cards in the same way; what the guest calls them, too.
+    ///
+    /// # Errors
+    /// As [`Pod::attach`].
+    pub async fn attach_nets(&self, nets: Vec<NewNet>) -> Result<Vec<AttachedNet>, PodError> {
+        let parcels = nets.into_iter().map(NewNet::parcel).collect();
+        let (addresses, interfaces) = self.plug_in(parcels).await?;
+        let attached = |(address, interface)| AttachedNet { address, interface };
+        Ok(addresses.into_iter().zip(interfaces).map(attached).collect())
+    }
+
+    /// Detaches disks, none of which may be mounted, and network cards from guest and machine.
     ///
     /// # Errors
     /// [`Cause::Plug`]. If the guest does not let go of all of them, all stay.
-    pub async fn detach(&self, disks: &[Bdf]) -> Result<(), PodError> {
+    pub async fn detach(&self, devices: &[Bdf]) -> Result<(), PodError> {
         let _one_at_a_time = self.plugging.lock().await;
-        self.let_go(disks).await?;
-        self.take_away(disks).await.map(drop)
+        self.let_go(devices).await?;
+        self.take_away(devices).await.map(drop)
     }
 
-    /// Takes disks away from a guest that does not let go of them: what it reads and writes there from now on it
-    /// waits for in vain, and their addresses are not used again. Whether it used any.
+    /// Takes devices away from a guest that does not let go of them: what it reads and writes there from now on it
+    /// waits for in vain, and the addresses of those that it uses are not used again. Whether it used any.
     ///
     /// # Errors
     /// [`Cause::Plug`].
-    pub async fn detach_by_force(&self, disks: &[Bdf]) -> Result<bool, PodError> {
+    pub async fn detach_by_force(&self, devices: &[Bdf]) -> Result<bool, PodError> {
         let _one_at_a_time = self.plugging.lock().await;
-        self.take_away(disks).await
+        self.take_away(devices).await
     }
 
-    /// Puts disks on the bus; in `expected` is what the guest has to find, also after a failure half-way.
+    /// Puts devices on the bus and waits until the guest has found them; all or none. Their addresses, and the
+    /// names of the interfaces among them.
+    async fn plug_in(&self, parcels: Vec<Parcel>) -> Result<(Vec<Bdf>, Vec<String>), PodError> {
+        let _one_at_a_time = self.plugging.lock().await;
+        let mut there = There::default();
+        let found = match self.attach_to_machine(parcels, &mut there).await {
+            Ok(()) => self.found(&there.expected).await,
+            Err(error) => Err(error),
+        };
+        let addresses = there.addresses;
+        if found.is_err() && !addresses.is_empty() {
+            // The failure to tell is the first one.
+            let _ = self.let_go(&addresses).await;
+            let _ = self.take_away(&addresses).await;
+        }
+        found.map(|interfaces| (addresses, interfaces))
+    }
+
+    /// Puts devices on the bus; in `there` is what is on it also after a failure half-way.
     async fn attach_to_machine(
         &self,
-        disks: Vec<NewDisk>,
-        expected: &mut Vec<request::Disk>,
+        parcels: Vec<Parcel>,
+        there: &mut There,
     ) -> Result<(), PodError> {
-        let step = "attaching a disk to the machine";
-        for NewDisk { mut file, readonly } in disks {
-            let refused_here =
-                |error: io::Error| plug(step)(failed(Cause::Unfit(error.to_string())));
-            let bytes = size(&mut file).map_err(refused_here)?;
-            let serial = format!("hot-{:016x}", stream::token().map_err(refused_here)?);
-            let disk = DiskSpec { file: FdSlot(0), readonly, serial: serial.clone() };
-            let message = ToMonitor::Attach(NewDevice::Disk { disk, bytes });
-            let fds = vec![file.into()];
+        let step = "attaching a device to the machine";
+        for Parcel { device, fds } in parcels {
+            let message = ToMonitor::Attach(device.clone());
             let tell = |reply| Command::Tell { message, fds, reply };
             match self.command(tell).await.map_err(plug(step))? {
-                FromMonitor::Attached(address) => {
-                    expected.push(request::Disk { address: address.0.into(), serial });
-                }
+                FromMonitor::Attached(address) => there.add(address, &device),
                 other => return Err(plug(step)(refused(other))),
             }
         }
         Ok(())
     }
 
-    async fn let_go(&self, disks: &[Bdf]) -> Result<(), PodError> {
-        let addresses = disks.iter().map(|address| address.0.into()).collect();
-        let release = request::Release { addresses };
-        let released = self.done(request::Body::Release(release), "release");
-        in_time("waiting for the guest to let go of a disk", released).await
+    /// Waits until the guest has found what is `expected`; what it calls the interfaces.
+    async fn found(&self, expected: &request::Expect) -> Result<Vec<String>, PodError> {
+        let asked = self.request(request::Body::Expect(expected.clone()));
+        let found = async {
+            match asked.await? {
+                response::Body::Found(found)
+                    if found.interfaces.len() == expected.nets.len()
+                        && found.interfaces.iter().all(|name| is_interface(name)) =>
+                {
+                    Ok(found.interfaces)
+                }
+                _ => Err(failed(Cause::WrongAnswer("expect"))),
+            }
+        };
+        in_time("waiting for the guest to find a device", found).await
     }
 
-    /// Takes disks off the bus; whether the guest used any.
-    async fn take_away(&self, disks: &[Bdf]) -> Result<bool, PodError> {
-        let step = "detaching a disk from the machine";
+    async fn let_go(&self, devices: &[Bdf]) -> Result<(), PodError> {
+        let addresses = devices.iter().map(|address| address.0.into()).collect();
+        let release = request::Release { addresses };
+        let released = self.done(request::Body::Release(release), "release");
+        in_time("waiting for the guest to let go of a device", released).await
+    }
+
+    /// Takes devices off the bus; whether the guest used any.
+    async fn take_away(&self, devices: &[Bdf]) -> Result<bool, PodError> {
+        let step = "detaching a device from the machine";
         let mut used = false;
-        for address in disks {
+        for address in devices {
             let message = ToMonitor::Detach(*address);
             let tell = |reply| Command::Tell { message, fds: Vec::new(), reply };
             match self.command(tell).await.map_err(plug(step))? {
@@ -132,6 +188,40 @@ impl Pod {
             }
         }
         Ok(used)
+    }
+}
+
+impl There {
+    fn add(&mut self, place: Bdf, device: &NewDevice) {
+        self.addresses.push(place);
+        let address = place.0.into();
+        match device {
+            NewDevice::Disk { disk, .. } => {
+                self.expected.disks.push(request::Disk { address, serial: disk.serial.clone() });
+            }
+            NewDevice::Net(net) => {
+                let mac = net.mac.map(|mac| mac.to_string()).unwrap_or_default();
+                self.expected.nets.push(request::Net { address, mac });
+            }
+        }
+    }
+}
+
+impl NewDisk {
+    /// With a serial number that no other disk has.
+    fn parcel(mut self) -> io::Result<Parcel> {
+        let bytes = size(&mut self.file)?;
+        let serial = format!("hot-{:016x}", stream::token()?);
+        let disk = DiskSpec { file: FdSlot(0), readonly: self.readonly, serial };
+        Ok(Parcel { device: NewDevice::Disk { disk, bytes }, fds: vec![self.file.into()] })
+    }
+}
+
+impl NewNet {
+    fn parcel(self) -> Parcel {
+        let taps = (0..).zip(&self.taps).map(|(slot, _)| FdSlot(slot)).collect();
+        let net = NetSpec { taps, mac: Some(self.mac), mtu: self.mtu };
+        Parcel { device: NewDevice::Net(net), fds: self.taps }
     }
 }
 
@@ -147,11 +237,19 @@ fn size(file: &mut File) -> io::Result<u64> {
     }
 }
 
+/// Whether a guest's text can be the name of an interface.
+fn is_interface(name: &str) -> bool {
+    let byte = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':');
+    (1..=MAX_INTERFACE).contains(&name.len())
+        && name.bytes().all(byte)
+        && !matches!(name, "." | "..")
+}
+
 /// What comes of `change` in time.
-async fn in_time(
+async fn in_time<T>(
     step: &'static str,
-    change: impl Future<Output = Result<(), PodError>>,
-) -> Result<(), PodError> {
+    change: impl Future<Output = Result<T, PodError>>,
+) -> Result<T, PodError> {
     let late = || failed(Cause::AgentLost(format!("no answer within {} s", WITHIN.as_secs())));
     match tokio::time::timeout(WITHIN, change).await {
         Ok(outcome) => outcome.map_err(plug(step)),
@@ -175,9 +273,4 @@ fn refused(answer: FromMonitor) -> PodError {
 
 fn failed(cause: Cause) -> PodError {
     PodError { stage: None, cause }
-}
-
-/// An address that came from the monitor as one.
-fn bdf(address: u32) -> Option<Bdf> {
-    u16::try_from(address).ok().map(Bdf)
 }

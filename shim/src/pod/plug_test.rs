@@ -1,7 +1,7 @@
-//! Disks that come and go, against a fake monitor and agent.
+//! Devices that come and go, against a fake monitor and agent.
 
-use cofferdam_agent_protocol::{AgentError, ErrorKind, request, response};
-use cofferdam_vmm_api::{FromMonitor, NewDevice, ToMonitor};
+use cofferdam_agent_protocol::{AgentError, ErrorKind, Found, request, response};
+use cofferdam_vmm_api::{FdSlot, FromMonitor, Mac, NewDevice, ToMonitor};
 
 use super::fake_test::{Agent, Guest, with};
 use super::*;
@@ -37,6 +37,11 @@ fn finds(agent: &mut Agent) -> (u64, Vec<(u32, String)>) {
     (id, expect.disks.into_iter().map(|disk| (disk.address, disk.serial)).collect())
 }
 
+fn found(agent: &mut Agent, id: u64, interfaces: &[&str]) {
+    let interfaces = interfaces.iter().map(|name| (*name).to_owned()).collect();
+    agent.answer(id, response::Body::Found(Found { interfaces }));
+}
+
 fn lets_go(agent: &mut Agent, addresses: &[u32]) -> u64 {
     let (id, request::Body::Release(release)) = agent.request() else { panic!("not release") };
     assert_eq!(release.addresses, addresses);
@@ -61,7 +66,7 @@ fn disks_are_found_by_the_guest_under_their_serial_numbers_and_let_go_of_first()
         assert!(first != second && first.len() == 20, "{first} {second}");
         let (id, expected) = finds(&mut agent);
         assert_eq!(expected, [(0x20, first), (0x21, second)]);
-        done(&mut agent, id);
+        found(&mut agent, id, &[]);
         let id = lets_go(&mut agent, &[0x21]);
         done(&mut agent, id);
         detaches(&guest, 0x21, false);
@@ -96,7 +101,7 @@ fn a_disk_that_the_guest_does_not_find_is_taken_away_again() {
         pod.attach(disks(1)).await.unwrap_err()
     };
     let text = with(guest, host).0.to_string();
-    assert_eq!(text, "waiting for the guest to find a disk: no such disk");
+    assert_eq!(text, "waiting for the guest to find a device: no such disk");
 }
 
 #[test]
@@ -117,7 +122,7 @@ fn what_the_monitor_refuses_takes_the_others_along() {
         pod.attach(disks(3)).await.unwrap_err()
     };
     let text = with(guest, host).0.to_string();
-    assert_eq!(text, "attaching a disk to the machine: the monitor refused it: no place");
+    assert_eq!(text, "attaching a device to the machine: the monitor refused it: no place");
 }
 
 #[test]
@@ -134,7 +139,7 @@ fn what_is_no_disk_reaches_no_monitor() {
     };
     let text = with(guest, host).0.to_string();
     let why = "a disk must be a regular file or a block device";
-    assert_eq!(text, format!("attaching a disk to the machine: {why}"));
+    assert_eq!(text, format!("looking at a disk: {why}"));
 }
 
 #[test]
@@ -168,7 +173,7 @@ fn a_disk_that_the_guest_keeps_stays() {
         pod.detach(&[Bdf(0x20)]).await.unwrap_err()
     };
     let text = with(guest, host).0.to_string();
-    assert_eq!(text, "waiting for the guest to let go of a disk: it is mounted");
+    assert_eq!(text, "waiting for the guest to let go of a device: it is mounted");
 }
 
 #[test]
@@ -189,4 +194,72 @@ fn a_machine_that_ends_meanwhile_is_the_failure() {
         matches!(&error.cause, Cause::Plug { cause, .. } if matches!(**cause, Cause::Ended(_)))
     );
     assert!(error.cause.is_guest_failure());
+}
+
+fn card(last: u8) -> NewNet {
+    let taps = vec![tempfile::tempfile().unwrap().into(), tempfile::tempfile().unwrap().into()];
+    NewNet { taps, mac: Mac([2, 0, 0, 0, 0, last]), mtu: Some(1400) }
+}
+
+/// The monitor is told to attach a network card, and does.
+fn attaches_card(guest: &Guest, address: u16) {
+    let message = guest.control.receive::<ToMonitor>().unwrap();
+    let ToMonitor::Attach(NewDevice::Net(net)) = message.body else { panic!("{:?}", message.body) };
+    assert_eq!((net.taps, net.mtu), (vec![FdSlot(0), FdSlot(1)], Some(1400)));
+    assert_eq!(message.fds.len(), 2);
+    guest.tell(&FromMonitor::Attached(Bdf(address)));
+}
+
+#[test]
+fn network_cards_are_found_by_their_addresses_and_named_by_the_guest() {
+    let guest = |guest: Guest| {
+        guest.boot();
+        let mut agent = guest.agent();
+        attaches_card(&guest, 0x20);
+        attaches_card(&guest, 0x21);
+        let (id, request::Body::Expect(expect)) = agent.request() else { panic!("not expect") };
+        let nets: Vec<_> = expect.nets.iter().map(|net| (net.address, net.mac.as_str())).collect();
+        assert_eq!(nets, [(0x20, "02:00:00:00:00:01"), (0x21, "02:00:00:00:00:02")]);
+        assert_eq!(expect.disks, []);
+        found(&mut agent, id, &["eth0", "eth1"]);
+        let id = lets_go(&mut agent, &[0x20, 0x21]);
+        done(&mut agent, id);
+        detaches(&guest, 0x20, false);
+        detaches(&guest, 0x21, false);
+        guest.end();
+    };
+    let host = async |pod: &Pod| {
+        pod.ready().await.unwrap();
+        let attached = pod.attach_nets(vec![card(1), card(2)]).await.unwrap();
+        let named =
+            |address, name: &str| AttachedNet { address: Bdf(address), interface: name.to_owned() };
+        assert_eq!(attached, [named(0x20, "eth0"), named(0x21, "eth1")]);
+        pod.detach(&[Bdf(0x20), Bdf(0x21)]).await.unwrap();
+    };
+    with(guest, host);
+}
+
+#[test]
+fn names_that_no_interface_can_have_are_not_believed() {
+    for names in
+        [&[][..], &["eth0", "eth1"], &[""], &["a/b"], &[".."], &["e h"], &["0123456789abcdef"]]
+    {
+        let guest = |guest: Guest| {
+            guest.boot();
+            let mut agent = guest.agent();
+            attaches_card(&guest, 0x20);
+            let (id, _) = agent.request();
+            found(&mut agent, id, names);
+            let id = lets_go(&mut agent, &[0x20]);
+            done(&mut agent, id);
+            detaches(&guest, 0x20, false);
+            guest.end();
+        };
+        let host = async |pod: &Pod| {
+            pod.ready().await.unwrap();
+            pod.attach_nets(vec![card(1)]).await.unwrap_err()
+        };
+        let text = with(guest, host).0.to_string();
+        assert!(text.contains("answered expect with something else"), "{names:?}: {text}");
+    }
 }
