@@ -134,7 +134,8 @@ fn supervise(reporter: &Reporter<'_>, running: &mut Running) -> Result<ExitReaso
             }
         }
         if asked {
-            let answer = match reporter.channel.receive()?.body {
+            let Message { body, fds } = reporter.channel.receive()?;
+            let answer = match body {
                 ToMonitor::Stop => return Ok(ExitReason::Stopped),
                 ToMonitor::Pause => {
                     running.pause();
@@ -145,6 +146,14 @@ fn supervise(reporter: &Reporter<'_>, running: &mut Running) -> Result<ExitReaso
                     FromMonitor::Resumed
                 }
                 ToMonitor::Stats => FromMonitor::Stats(Box::new(running.stats())),
+                ToMonitor::Attach(device) => match running.attach(device, fds) {
+                    Ok(address) => FromMonitor::Attached(address),
+                    Err(error) => FromMonitor::Refused(chain(&error)),
+                },
+                ToMonitor::Detach(address) => match running.detach(address) {
+                    Ok(in_use) => FromMonitor::Detached { address, in_use },
+                    Err(error) => FromMonitor::Refused(chain(&error)),
+                },
                 other => return Ok(out_of_turn(&other)),
             };
             reporter.channel.send(&answer, &[])?;

@@ -56,6 +56,7 @@ impl Supervisor {
             rng: true,
             nets: vec![],
             balloon: true,
+            spare_queues: 0,
             console: None,
         };
         change(&mut spec, &mut fds);
@@ -354,3 +355,6 @@ fn kvm_the_account_names_vcpus_and_devices_and_comes_last() {
     assert_eq!(devices, [("00:01.0", "rng"), ("00:02.0", "block"), ("00:03.0", "balloon")]);
     assert_eq!(stats.devices[1].counts["reads"], 0);
 }
+
+#[path = "control_plug_test.rs"]
+mod plug;

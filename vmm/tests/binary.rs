@@ -231,6 +231,7 @@ fn boot_supervised(channel: &Channel, kernel: &NamedTempFile) {
         rng: true,
         nets: vec![],
         balloon: false,
+        spare_queues: 0,
         console: None,
     };
     channel.send(&ToMonitor::Boot(Box::new(spec)), &[kernel.as_file().as_fd()]).unwrap();

@@ -169,7 +169,7 @@ fn rights() -> Result<(), String> {
     for (resource, most) in [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_MEMLOCK, 0),
-        (Resource::RLIMIT_NPROC, 256),
+        (Resource::RLIMIT_NPROC, 512),
         (Resource::RLIMIT_NOFILE, 16 << 10),
     ] {
         let (soft, hard) = getrlimit(resource).unwrap();

@@ -116,7 +116,7 @@ pub struct Request {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What is wanted.
-    #[prost(oneof = "request::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "request::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub body: Option<request::Body>,
 }
 
@@ -163,6 +163,12 @@ pub mod request {
         /// Kill what is left, sync, power the machine off. Answer: done, then the machine ends.
         #[prost(message, tag = "13")]
         Shutdown(Shutdown),
+        /// Find devices that were plugged in, with one scan of the bus. Answer: [`super::Found`], when all are there.
+        #[prost(message, tag = "14")]
+        Expect(Expect),
+        /// Let go of devices that are about to be taken away; no disk may be mounted. Answer: done.
+        #[prost(message, tag = "15")]
+        Release(Release),
     }
 
     /// Names a container.
@@ -257,6 +263,47 @@ pub mod request {
     /// See [`Body::Shutdown`].
     #[derive(Clone, PartialEq, Message)]
     pub struct Shutdown {}
+
+    /// See [`Body::Expect`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Expect {
+        /// The disks; with the cards at most 256.
+        #[prost(message, repeated, tag = "1")]
+        pub disks: Vec<Disk>,
+        /// The network cards.
+        #[prost(message, repeated, tag = "2")]
+        pub nets: Vec<Net>,
+    }
+
+    /// A disk that was plugged in.
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Disk {
+        /// Its PCI address, as in [`crate::RootfsPlan::layers`].
+        #[prost(uint32, tag = "1")]
+        pub address: u32,
+        /// The serial number that the host chose: a disk with another one is refused.
+        #[prost(string, tag = "2")]
+        pub serial: String,
+    }
+
+    /// A network card that was plugged in.
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Net {
+        /// Its PCI address, as that of a disk.
+        #[prost(uint32, tag = "1")]
+        pub address: u32,
+        /// The card's address that the host chose, as `02:00:00:00:00:01`: a card with another one is refused.
+        #[prost(string, tag = "2")]
+        pub mac: String,
+    }
+
+    /// See [`Body::Release`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Release {
+        /// PCI addresses.
+        #[prost(uint32, repeated, tag = "1")]
+        pub addresses: Vec<u32>,
+    }
 }
 
 /// The answer to a [`Request`].
@@ -266,13 +313,13 @@ pub struct Response {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// The result.
-    #[prost(oneof = "response::Body", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "response::Body", tags = "2, 3, 4, 5, 6, 7")]
     pub body: Option<response::Body>,
 }
 
 /// The kinds of [`Response`].
 pub mod response {
-    use super::{AgentError, Created, Message, Oneof, Processes, Stats};
+    use super::{AgentError, Created, Found, Message, Oneof, Processes, Stats};
 
     /// What a response holds.
     #[derive(Clone, PartialEq, Oneof)]
@@ -292,11 +339,22 @@ pub mod response {
         /// The accounting of a container.
         #[prost(message, tag = "6")]
         Stats(Stats),
+        /// The devices are there.
+        #[prost(message, tag = "7")]
+        Found(Found),
     }
 
     /// Nothing to say but that it is done.
     #[derive(Clone, PartialEq, Message)]
     pub struct Done {}
+}
+
+/// All devices that were expected are there, and those that were meant.
+#[derive(Clone, PartialEq, Message)]
+pub struct Found {
+    /// What the kernel calls the interfaces of the network cards, in the order of the request.
+    #[prost(string, repeated, tag = "1")]
+    pub interfaces: Vec<String>,
 }
 
 /// A process exists.

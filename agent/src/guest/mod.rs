@@ -3,9 +3,11 @@
 //! Invariant: everything is below the directories of one [`Place`].
 
 pub(crate) mod cgroup;
-mod disk;
 mod oom;
+mod pci;
+mod plug;
 mod rootfs;
+mod uevent;
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,6 +15,7 @@ use std::path::PathBuf;
 use cofferdam_agent_protocol::Sysctl;
 
 pub(crate) use oom::OomWatch;
+pub(crate) use plug::{expect, release};
 pub(crate) use rootfs::{Layers, Rootfs, unmount_scratch};
 
 use crate::error::{Context, Failure, Result};

@@ -19,7 +19,8 @@ use cofferdam_agent_protocol::{ContainerPlan, Mount, MountKind, RootfsPlan, Uppe
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::{Place, disk};
+use super::Place;
+use super::pci::{self, APPEARS_WITHIN, BUS, Class};
 use crate::error::{Context, Failure, Result};
 
 /// Largest content of a file mount.
@@ -115,10 +116,10 @@ impl Rootfs {
 
     /// A directory on a scratch disk for the upper side.
     async fn on_disk(&mut self, place: &Place, address: u32, id: &str) -> Result<PathBuf> {
-        let name = disk::name(address)?;
+        let name = pci::name(address)?;
         let mounted = place.run.join("scratch").join(&name);
         if !mounted.exists() {
-            let node = disk::find(address).await?;
+            let node = disk_at(address).await?;
             make_dir(&mounted, 0o700)?;
             let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
             // Its content does not outlive the machine: no barriers, no journal replay to wait for. What is
@@ -214,7 +215,7 @@ impl Rootfs {
 impl Layers {
     /// Mounts the layer at `address` for one more container.
     async fn take(&mut self, place: &Place, address: u32) -> Result<PathBuf> {
-        let name = disk::name(address)?;
+        let name = pci::name(address)?;
         let path = layer_path(place, address);
         if let Some(users) = self.0.get_mut(&address) {
             *users = users.saturating_add(1);
@@ -227,12 +228,19 @@ impl Layers {
             let flags = MsFlags::MS_BIND;
             mount(Some(&source), &path, None::<&str>, flags, None::<&str>).context(attempted)?;
         } else {
-            let node = disk::find(address).await.context(attempted)?;
+            let node = disk_at(address).await.context(attempted)?;
             let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
             mount(Some(&node), &path, Some("erofs"), flags, None::<&str>).context(attempted)?;
         }
         self.0.insert(address, 1);
         Ok(path)
+    }
+
+    /// Whether the disk at `address` is mounted, as a layer or for writes.
+    pub(super) fn is_mounted(&self, place: &Place, address: u32) -> bool {
+        let scratch = |name| place.run.join("scratch").join(name);
+        let writes = pci::name(address).is_ok_and(|name| scratch(name).exists());
+        writes || self.0.contains_key(&address)
     }
 
     /// One container less uses the layer at `address`; the last one unmounts it, so that the host can
@@ -249,6 +257,13 @@ impl Layers {
         // An empty directory more does no harm.
         let _ = fs::remove_dir(path);
     }
+}
+
+/// The block device at `address`. Waits for it, and has the bus scanned for it, if it is not there.
+async fn disk_at(address: u32) -> Result<PathBuf> {
+    let wanted = [(pci::name(address)?, Class::Block)];
+    let shown = pci::appear(Path::new(BUS), &wanted, APPEARS_WITHIN).await?;
+    shown.first().map(|shown| pci::node(shown)).ok_or_else(|| Failure::other("no disk"))
 }
 
 /// Where the layer at `address` is mounted. The name is short, for the options of an overlay of many

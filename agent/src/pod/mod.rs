@@ -85,6 +85,10 @@ impl Pod {
             Body::Pause(of) => self.pause(&of.container, true).await,
             Body::Resume(of) => self.pause(&of.container, false).await,
             Body::Update(update) => self.find(&update.container)?.cgroup.apply(&update.settings),
+            Body::Expect(expected) => {
+                return guest::expect(&expected).await.map(response::Body::Found);
+            }
+            Body::Release(release) => guest::release(&self.place, &self.layers, &release.addresses),
             Body::Shutdown(_) => self.shutdown().await,
         }?;
         Ok(response::Body::Done(response::Done {}))

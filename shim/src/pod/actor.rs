@@ -9,7 +9,8 @@
 //! Invariant: after a failure the machine is stopped at once, and every waiter and every later command
 //! gets that failure; only processes that were asked for are remembered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use cofferdam_agent_protocol::{
@@ -60,6 +61,8 @@ pub(super) enum Command {
     Expect { token: StreamToken, stream: oneshot::Sender<UnixStream> },
     /// Ask the agent.
     Request { body: request::Body, reply: Reply<response::Body> },
+    /// Ask the monitor.
+    Tell { message: ToMonitor, fds: Vec<OwnedFd>, reply: Reply<FromMonitor> },
     /// Answer when the container's first process has ended.
     Wait { container: String, reply: Reply<ExitStatus> },
     /// Stop the machine; the last command.
@@ -97,6 +100,8 @@ pub(super) struct Actor {
     expected: HashMap<StreamToken, oneshot::Sender<UnixStream>>,
     pending: HashMap<u64, Pending>,
     next_request: u64,
+    /// What the monitor was asked; it answers in turn.
+    asked: VecDeque<Reply<FromMonitor>>,
     processes: HashMap<String, Process>,
     hello_deadline: Instant,
     oom_told: bool,
@@ -127,6 +132,7 @@ impl Actor {
             expected: HashMap::new(),
             pending: HashMap::new(),
             next_request: 1,
+            asked: VecDeque::new(),
             processes: HashMap::new(),
             hello_deadline,
         })
@@ -183,6 +189,13 @@ impl Actor {
         match (command, self.failure.clone()) {
             (Command::Ready(reply), Some(failure)) => drop(reply.send(Err(failure))),
             (Command::Request { reply, .. }, Some(failure)) => drop(reply.send(Err(failure))),
+            (Command::Tell { reply, .. }, Some(failure)) => drop(reply.send(Err(failure))),
+            (Command::Tell { message, fds, reply }, None) => {
+                self.asked.push_back(reply);
+                if let Err(error) = self.monitor.send(&message, &fds) {
+                    self.monitor_lost(&error).await;
+                }
+            }
             (Command::Wait { container, reply }, failure) => self.wait(&container, reply, failure),
             (Command::Expect { .. }, Some(_)) | (Command::Stop, _) => {}
             (Command::Ready(reply), None) => {
@@ -247,6 +260,12 @@ impl Actor {
             }
             // Nobody asks for these yet; the last account comes unasked.
             FromMonitor::Paused | FromMonitor::Resumed | FromMonitor::Stats(_) => {}
+            FromMonitor::Attached(_) | FromMonitor::Detached { .. } | FromMonitor::Refused(_) => {
+                match self.asked.pop_front() {
+                    Some(reply) => drop(reply.send(Ok(message))),
+                    None => self.fail(Cause::Monitor("it answers what nobody asked".into())).await,
+                }
+            }
             FromMonitor::Failed(text) => self.fail(Cause::Build(text)).await,
             FromMonitor::Exited(reason) => self.fail(Cause::Ended(reason)).await,
         }
@@ -384,6 +403,9 @@ impl Actor {
         self.expected.clear();
         for waiter in self.ready_waiters.drain(..) {
             let _ = waiter.send(Err(failure.clone()));
+        }
+        for reply in self.asked.drain(..) {
+            let _ = reply.send(Err(failure.clone()));
         }
         for (_, pending) in self.pending.drain() {
             let _ = pending.reply.send(Err(failure.clone()));

@@ -76,6 +76,17 @@ pub enum Cause {
     /// The agent's answer does not fit the question.
     #[error("the guest's agent answered {0} with something else")]
     WrongAnswer(&'static str),
+    /// What was to come or go is not fit for it, or the monitor refused it; nothing has changed.
+    #[error("{0}")]
+    Unfit(String),
+    /// A device could not come or go.
+    #[error("{step}: {cause}")]
+    Plug {
+        /// What was attempted.
+        step: &'static str,
+        /// Why it failed.
+        cause: Box<Cause>,
+    },
     /// The pod was stopped.
     #[error("the pod was stopped")]
     Stopped,
@@ -85,7 +96,11 @@ impl Cause {
     /// Whether the failure is one of the machine or the guest, rather than of the container.
     #[must_use]
     pub fn is_guest_failure(&self) -> bool {
-        !matches!(self, Self::Agent { .. } | Self::Stopped | Self::Version { .. })
+        match self {
+            Self::Plug { cause, .. } => cause.is_guest_failure(),
+            Self::Agent { .. } | Self::Stopped | Self::Version { .. } | Self::Unfit(_) => false,
+            _ => true,
+        }
     }
 
     /// Whether another guest kernel or image might help.
@@ -99,6 +114,9 @@ impl Cause {
     }
 
     fn needs_stage(&self) -> bool {
-        !matches!(self, Self::Agent { .. } | Self::Stopped)
+        match self {
+            Self::Plug { cause, .. } => cause.needs_stage(),
+            other => !matches!(other, Self::Agent { .. } | Self::Stopped | Self::Unfit(_)),
+        }
     }
 }

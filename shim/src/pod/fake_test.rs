@@ -163,6 +163,7 @@ fn spec(connections: OwnedFd) -> PodSpec {
             rng: false,
             nets: vec![],
             balloon: false,
+            spare_queues: 0,
             console: None,
         },
         descriptors: vec![null(), null(), connections],

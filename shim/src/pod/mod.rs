@@ -13,6 +13,7 @@ mod error;
 pub mod guardian;
 mod link;
 mod monitor;
+mod plug;
 mod state_dir;
 mod stream;
 mod vsock;
@@ -27,6 +28,7 @@ pub use actor::Timeouts;
 pub use error::{Cause, PodError};
 pub use guardian::{Guardian, Places};
 pub use monitor::{Monitor, SpawnError};
+pub use plug::{AttachedNet, NewDisk, NewNet};
 pub use state_dir::{StateDir, StateError, check_id};
 pub use stream::{Pump, Streams};
 
@@ -68,6 +70,8 @@ impl ExitStatus {
 pub struct Pod {
     commands: mpsc::Sender<Command>,
     actor: JoinHandle<Timeline>,
+    /// Held while devices come or go.
+    plugging: tokio::sync::Mutex<()>,
 }
 
 /// The streams of a new process: each arrives when the agent has dialled it.
@@ -89,7 +93,8 @@ impl Pod {
     pub fn launch(monitor: Monitor, spec: PodSpec, timeline: Timeline) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel(32);
         let actor = Actor::new(monitor, spec, timeline, receiver)?;
-        Ok(Self { commands, actor: tokio::spawn(actor.run()) })
+        let plugging = tokio::sync::Mutex::default();
+        Ok(Self { commands, actor: tokio::spawn(actor.run()), plugging })
     }
 
     /// Waits until the agent is ready; gives the PCI addresses of the disks.
@@ -170,6 +175,16 @@ impl Pod {
         self.command(|reply| Command::Wait { container, reply }).await
     }
 
+    /// Forgets a container and unmounts its root file system; with `force`, what still runs in it is killed.
+    ///
+    /// # Errors
+    /// As [`Pod::create`].
+    pub async fn delete(&self, container: &str, force: bool) -> Result<(), PodError> {
+        let process = String::new();
+        let delete = request::Delete { container: container.into(), process, force };
+        self.done(request::Body::Delete(delete), "delete").await
+    }
+
     /// Stops the machine, as if its power were cut, and waits until its monitor is gone.
     pub async fn stop(self) -> Timeline {
         let _ = self.commands.send(Command::Stop).await;
@@ -227,6 +242,10 @@ fn stopped() -> PodError {
 #[cfg(test)]
 #[path = "fake_test.rs"]
 mod fake_test;
+
+#[cfg(test)]
+#[path = "plug_test.rs"]
+mod plug_test;
 
 #[cfg(test)]
 #[path = "pod_test.rs"]

@@ -151,6 +151,7 @@ impl RunPlan {
             rng: true,
             nets: vec![],
             balloon: true,
+            spare_queues: 0,
             console,
         }
     }

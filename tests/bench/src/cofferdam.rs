@@ -90,6 +90,7 @@ fn spec(run: &Run, disks: &[String], files: &mut Files, vsock: OwnedFd) -> Resul
         rng: true,
         nets: Vec::new(),
         balloon: true,
+        spare_queues: 0,
         console,
     })
 }
@@ -109,6 +110,10 @@ impl Started for Machine {
                 FromMonitor::Confined { missing } => bail!("not confined: {missing:?}"),
                 FromMonitor::Booted(_) | FromMonitor::Stats(_) => {}
                 FromMonitor::Paused | FromMonitor::Resumed => {}
+                // Nothing is plugged in.
+                FromMonitor::Attached(_)
+                | FromMonitor::Detached { .. }
+                | FromMonitor::Refused(_) => {}
                 FromMonitor::Failed(why) => bail!("the machine cannot be built: {why}"),
                 FromMonitor::Exited(reason) => bail!("the machine ended: {reason}"),
             }

@@ -13,6 +13,7 @@ use libtest_mimic::{Arguments, Trial};
 
 mod cases;
 mod leftovers;
+mod live;
 mod monitor;
 mod run;
 mod terminal;

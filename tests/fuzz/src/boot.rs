@@ -80,6 +80,7 @@ fn specification(cmdline: bool) -> MachineSpec {
         rng: true,
         nets: vec![],
         balloon: true,
+        spare_queues: 0,
         huge_pages: false,
         console: None,
     }

@@ -126,7 +126,7 @@ impl World {
         let function = Arc::new(Mutex::new(VirtioPci::new(device, BAR, wiring).unwrap()));
         let mut pci = PciBus::new();
         pci.attach(0, Arc::new(Mutex::new(HostBridge::new()))).unwrap();
-        pci.attach(1, Arc::clone(&function) as _).unwrap();
+        pci.attach(1 << 3, Arc::clone(&function) as _).unwrap();
         let bus = Bus::new();
         bus.insert(ECAM, ECAM_BUS_SIZE, Arc::new(Mutex::new(pci))).unwrap();
         bus.insert(BAR, BAR_SIZE, function).unwrap();

@@ -54,6 +54,7 @@ fn run(kernel: &Path, words: &str) -> (ExitReason, String) {
         rng: true,
         nets: vec![],
         balloon: true,
+        spare_queues: 0,
         huge_pages: false,
         console: Some(ConsoleSpec { log: FdSlot(4), limit: 0 }),
     };

@@ -31,6 +31,9 @@ pub(crate) struct Args {
 /// What the name of every test begins with that runs a guest on the local KVM.
 const KVM_PREFIX: &str = "kvm_";
 
+/// What the name of every variable begins with that cases look at.
+const CASE_SETTING: &str = "COFFERDAM_CASE_";
+
 /// What a KVM-level test prints when it cannot run.
 const SKIPPED: &str = "SKIPPED:";
 
@@ -179,10 +182,9 @@ fn end_to_end(args: &Args) -> Result<Counts> {
     let mut argv = vec![cases];
     argv.extend(args.filter.clone());
     let counting = std::thread::spawn(move || show_and_count(reader));
-    let env = match kind {
-        Kind::Emulated => vec![("COFFERDAM_TEST_AGAIN".to_owned(), "1".to_owned())],
-        Kind::Local => Vec::new(),
-    };
+    let settings = std::env::vars().filter(|(name, _)| name.starts_with(CASE_SETTING));
+    let again = (kind == Kind::Emulated).then(|| ("COFFERDAM_TEST_AGAIN".into(), "1".into()));
+    let env = settings.chain(again).collect();
     let options = Options { env, stdout: Some(writer.into()), ..Options::default() };
     let status = host.run(&argv, &options, None);
     // The counting ends when no one can write any more.

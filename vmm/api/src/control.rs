@@ -2,13 +2,17 @@
 //!
 //! Order: the supervisor sends [`ToMonitor::Confine`] and [`ToMonitor::Boot`]; the monitor answers
 //! [`FromMonitor::Confined`] and then [`FromMonitor::Booted`], or [`FromMonitor::Failed`]; stages may come at
-//! any time; [`FromMonitor::Exited`] is the last message, after a last [`FromMonitor::Stats`]. The
-//! supervisor's end of the socket closing means that the machine has lost its owner: the monitor ends.
+//! any time. While the machine runs, each request is answered in turn, [`ToMonitor::Attach`] and
+//! [`ToMonitor::Detach`] by [`FromMonitor::Attached`] and [`FromMonitor::Detached`] or, when they fail and change
+//! nothing, by [`FromMonitor::Refused`]; [`FromMonitor::Exited`] is the last message, after a last
+//! [`FromMonitor::Stats`]. The supervisor's end of the socket closing means that the machine has lost its owner: the
+//! monitor ends.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::plug::NewDevice;
 use crate::spec::MachineSpec;
 use crate::stats::Stats;
 use crate::units::Bdf;
@@ -32,6 +36,10 @@ pub enum ToMonitor {
     Resume,
     /// Tell what was counted so far.
     Stats,
+    /// Plug a device into the running machine. Its descriptors come attached.
+    Attach(NewDevice),
+    /// Take the device at this address away, whether the guest has let go of it or not.
+    Detach(Bdf),
     /// Stop the machine at once, as if its power were cut.
     Stop,
 }
@@ -57,6 +65,17 @@ pub enum FromMonitor {
     Resumed,
     /// What was counted so far.
     Stats(Box<Stats>),
+    /// The device is on the bus; the guest finds it when it looks again.
+    Attached(Bdf),
+    /// The device is gone, and all that belonged to it.
+    Detached {
+        /// Where it was.
+        address: Bdf,
+        /// The guest had not let go of it.
+        in_use: bool,
+    },
+    /// What was asked for cannot be; nothing has changed.
+    Refused(String),
     /// The machine ended.
     Exited(ExitReason),
 }

@@ -17,6 +17,9 @@ pub const MAX_NETS: usize = 4;
 /// Most queue pairs of a network card.
 pub const MAX_QUEUE_PAIRS: usize = 8;
 
+/// Most queues of devices that are plugged in, at once.
+pub const MAX_SPARE_QUEUES: u8 = 64;
+
 /// Least MTU (virtio 1.2, 5.1.4.1).
 const MIN_MTU: u16 = 68;
 
@@ -62,6 +65,10 @@ pub struct MachineSpec {
     /// Whether there is a memory balloon, by which the guest gives free memory back to the host.
     #[serde(default)]
     pub balloon: bool,
+    /// What may be plugged in while it runs, at once, as the number of its queues, at most [`MAX_SPARE_QUEUES`]: a disk
+    /// has one, a network card one for each queue pair. Each has a thread from the start.
+    #[serde(default)]
+    pub spare_queues: u8,
     /// Where the serial console goes; without it the machine has no serial port.
     #[serde(default)]
     pub console: Option<ConsoleSpec>,
@@ -152,6 +159,9 @@ pub enum SpecError {
     /// The number of network cards.
     #[error("{0} network cards; at most {MAX_NETS} are possible")]
     Nets(usize),
+    /// The number of queues to be plugged in.
+    #[error("{0} spare queues; at most {MAX_SPARE_QUEUES} are possible")]
+    SpareQueues(u8),
     /// The number of queue pairs.
     #[error("a network card with {0} queue pairs; 1 to {MAX_QUEUE_PAIRS} are possible")]
     QueuePairs(usize),
@@ -199,10 +209,14 @@ impl MachineSpec {
         if self.disks.len() > MAX_DISKS {
             return Err(SpecError::Disks(self.disks.len()));
         }
-        if let Some(disk) = self.disks.iter().find(|disk| disk.serial.len() > MAX_SERIAL) {
-            return Err(SpecError::Serial(disk.serial.clone()));
+        self.disks.iter().try_for_each(DiskSpec::check)?;
+        if self.nets.len() > MAX_NETS {
+            return Err(SpecError::Nets(self.nets.len()));
         }
-        self.check_nets()?;
+        self.nets.iter().try_for_each(NetSpec::check)?;
+        if self.spare_queues > MAX_SPARE_QUEUES {
+            return Err(SpecError::SpareQueues(self.spare_queues));
+        }
         let cmdline = &self.boot.cmdline;
         if cmdline.len() > MAX_CMDLINE || cmdline.contains('\0') {
             return Err(SpecError::Cmdline(cmdline.len()));
@@ -210,37 +224,7 @@ impl MachineSpec {
         if let Some(vsock) = self.vsock.filter(|v| v.cid.0 < 3 || v.cid.0 == u32::MAX) {
             return Err(SpecError::Cid(vsock.cid));
         }
-        self.check_slots(sent)
-    }
-
-    fn check_nets(&self) -> Result<(), SpecError> {
-        if self.nets.len() > MAX_NETS {
-            return Err(SpecError::Nets(self.nets.len()));
-        }
-        for net in &self.nets {
-            if !(1..=MAX_QUEUE_PAIRS).contains(&net.taps.len()) {
-                return Err(SpecError::QueuePairs(net.taps.len()));
-            }
-            if let Some(mac) = net.mac.filter(|mac| !mac.is_unicast()) {
-                return Err(SpecError::Mac(mac));
-            }
-            if let Some(mtu) = net.mtu.filter(|mtu| *mtu < MIN_MTU) {
-                return Err(SpecError::Mtu(mtu));
-            }
-        }
-        Ok(())
-    }
-
-    /// Every slot is there and none is named twice.
-    fn check_slots(&self, sent: usize) -> Result<(), SpecError> {
-        let mut used = vec![false; sent];
-        for slot in self.slots() {
-            match used.get_mut(usize::from(slot.0)) {
-                Some(used) if !*used => *used = true,
-                _ => return Err(SpecError::Descriptor { slot, sent }),
-            }
-        }
-        Ok(())
+        check_slots(self.slots(), sent)
     }
 
     /// All descriptors it names.
@@ -252,6 +236,47 @@ impl MachineSpec {
             .chain([self.vsock.map(|v| v.connections), self.console.map(|c| c.log)])
             .flatten()
     }
+}
+
+impl DiskSpec {
+    /// Checks what does not depend on the host or on other devices.
+    pub(crate) fn check(&self) -> Result<(), SpecError> {
+        match self.serial.len() {
+            ..=MAX_SERIAL => Ok(()),
+            _ => Err(SpecError::Serial(self.serial.clone())),
+        }
+    }
+}
+
+impl NetSpec {
+    /// Checks what does not depend on the host or on other devices.
+    pub(crate) fn check(&self) -> Result<(), SpecError> {
+        if !(1..=MAX_QUEUE_PAIRS).contains(&self.taps.len()) {
+            return Err(SpecError::QueuePairs(self.taps.len()));
+        }
+        if let Some(mac) = self.mac.filter(|mac| !mac.is_unicast()) {
+            return Err(SpecError::Mac(mac));
+        }
+        match self.mtu.filter(|mtu| *mtu < MIN_MTU) {
+            Some(mtu) => Err(SpecError::Mtu(mtu)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Every slot is there, of `sent` that came, and none is named twice.
+pub(crate) fn check_slots(
+    slots: impl Iterator<Item = FdSlot>,
+    sent: usize,
+) -> Result<(), SpecError> {
+    let mut used = vec![false; sent];
+    for slot in slots {
+        match used.get_mut(usize::from(slot.0)) {
+            Some(used) if !*used => *used = true,
+            _ => return Err(SpecError::Descriptor { slot, sent }),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ fn spec() -> MachineSpec {
         }],
         rng: true,
         balloon: true,
+        spare_queues: 0,
         console: Some(ConsoleSpec { log: FdSlot(4), limit: 65536 }),
     }
 }
@@ -56,6 +57,7 @@ fn each_limit_is_enforced() {
     assert_eq!(broken(|s| s.disks[0].serial = "x".repeat(21)), SpecError::Serial("x".repeat(21)));
     assert!(matches!(broken(|s| s.disks = vec![s.disks[0].clone(); 25]), SpecError::Disks(25)));
     assert!(matches!(broken(|s| s.nets = vec![s.nets[0].clone(); 5]), SpecError::Nets(5)));
+    assert_eq!(broken(|s| s.spare_queues = 65), SpecError::SpareQueues(65));
     assert_eq!(broken(|s| s.nets[0].taps.clear()), SpecError::QueuePairs(0));
     assert_eq!(broken(|s| s.nets[0].taps = vec![FdSlot(5); 9]), SpecError::QueuePairs(9));
     assert_eq!(broken(|s| s.nets[0].mtu = Some(67)), SpecError::Mtu(67));

@@ -15,7 +15,7 @@
 //! let wiring = Wiring { ram, msi, doorbells, threads };                    // implements of `ports`
 //! let function = Arc::new(Mutex::new(VirtioPci::new(Box::new(disk), bar, wiring)?));
 //! memory.insert(bar, BAR_SIZE, function.clone())?;
-//! pci.lock()?.attach(3, function)?;
+//! pci.lock()?.attach(3 << 3, function)?;
 //!
 //! ports.insert(0x3f8, SERIAL_PORTS, Arc::new(Mutex::new(Serial::new(LogRing::new(file, limit)))))?;
 //! ports.insert(0x600, POWER_PORTS, Arc::new(Mutex::new(Power::new(control.clone()))))?;

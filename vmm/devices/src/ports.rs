@@ -97,8 +97,9 @@ pub trait Threads: Send + Sync {
 
 /// Makes pages of configuration space that the guest reads as memory.
 pub trait ConfigPages: Send {
-    /// The page of the function at `device`; all ones. `None` where there is no such thing.
-    fn page(&self, device: u8) -> Option<Box<dyn ConfigPage>>;
+    /// The page of the function at `place`, device number above function number; all ones. `None` where there is no
+    /// such thing.
+    fn page(&self, place: u8) -> Option<Box<dyn ConfigPage>>;
 }
 
 /// A page that the guest reads without leaving; its writes come to the bus as ever. Dropped, the guest's reads do, too.

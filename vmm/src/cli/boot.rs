@@ -98,6 +98,7 @@ fn specification(args: &BootArgs, outbox: &mut Outbox) -> anyhow::Result<Machine
         vsock,
         rng: true,
         balloon: true,
+        spare_queues: 0,
         console,
     })
 }

@@ -37,12 +37,22 @@ pub enum Kind {
     Rng,
     /// Gives memory back.
     Balloon,
+    /// Waits for a disk or network card that is plugged in, and serves it.
+    Spare,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Main, Self::Vcpu, Self::Block, Self::Vsock, Self::Net, Self::Rng, Self::Balloon];
+    pub const ALL: [Self; 8] = [
+        Self::Main,
+        Self::Vcpu,
+        Self::Block,
+        Self::Vsock,
+        Self::Net,
+        Self::Rng,
+        Self::Balloon,
+        Self::Spare,
+    ];
 
     /// The kind of the thread of a device, if there is a filter for it.
     #[must_use]
@@ -68,6 +78,7 @@ impl Kind {
             Self::Net => "net",
             Self::Rng => "rng",
             Self::Balloon => "balloon",
+            Self::Spare => "spare",
         }
     }
 }
@@ -179,8 +190,15 @@ fn particular(kind: Kind, pid: u32) -> Vec<Call> {
                 libc::SYS_tgkill,
                 vec![vec![(0, ALL_BITS, pid), (2, ALL_BITS, bits(libc::SIGRTMIN()))]],
             ),
-            // Devices let go of their doorbells and pages as they are dropped.
-            one_of(libc::SYS_ioctl, 1, &[KVM_IOEVENTFD, KVM_IRQFD, KVM_SET_USER_MEMORY_REGION]),
+            // Devices let go of their doorbells and pages as they are dropped; a network card that is plugged in is
+            // asked for its offloads.
+            one_of(
+                libc::SYS_ioctl,
+                1,
+                &[KVM_IOEVENTFD, KVM_IRQFD, KVM_SET_USER_MEMORY_REGION, TUNSETOFFLOAD],
+            ),
+            // The interrupt vectors of a device that is plugged in.
+            any(libc::SYS_eventfd2),
         ],
         Kind::Vcpu => vec![
             one_of(
@@ -229,6 +247,14 @@ fn particular(kind: Kind, pid: u32) -> Vec<Call> {
         ],
         // Its packets are read and written through the descriptor that it was given.
         Kind::Net => vec![interrupts, any(libc::SYS_preadv2), any(libc::SYS_pwritev2)],
+        // What is plugged in has no rings of `io_uring`; a card needs nothing that a disk does not.
+        Kind::Spare => vec![
+            interrupts,
+            any(libc::SYS_preadv2),
+            any(libc::SYS_pwritev2),
+            any(libc::SYS_fdatasync),
+            any(libc::SYS_fallocate),
+        ],
         Kind::Rng => vec![interrupts],
         // Memory is given back by `madvise`.
         Kind::Balloon => vec![interrupts],

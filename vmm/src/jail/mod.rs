@@ -35,8 +35,8 @@ const DESCRIPTORS: u64 = 16 << 10;
 /// Descriptors of a machine with all the devices it can have.
 const EXPECTED_DESCRIPTORS: u64 = 1024;
 
-/// Most threads of the user that this process becomes: vCPUs and devices, twice over.
-const THREADS: u64 = 256;
+/// Most threads of the user that this process becomes: vCPUs, devices, spares, and the kernel's own for rings.
+const THREADS: u64 = 512;
 
 /// Something that could not be given up.
 #[derive(Debug, thiserror::Error)]

@@ -7,32 +7,31 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
-use cofferdam_vmm_api::{Bdf, ConsoleSpec, FdSlot};
+use cofferdam_vmm_api::{Bdf, ConsoleSpec, FdSlot, NetSpec};
 use cofferdam_vmm_devices::bus::{Bus, BusError, SharedDevice};
 use cofferdam_vmm_devices::legacy::log::LogRing;
 use cofferdam_vmm_devices::legacy::power::{PANIC_PORTS, POWER_PORTS, PanicNotifier, Power};
 use cofferdam_vmm_devices::legacy::serial::{SERIAL_PORTS, Serial};
-use cofferdam_vmm_devices::pci::{EcamError, HostBridge, PciBus};
+use cofferdam_vmm_devices::pci::Taken;
 use cofferdam_vmm_devices::virtio::VirtioDevice;
 use cofferdam_vmm_devices::virtio::balloon::Balloon;
 use cofferdam_vmm_devices::virtio::block::{Block, BlockError, BlockOptions};
 use cofferdam_vmm_devices::virtio::net::{Net, NetError, NetOptions};
-use cofferdam_vmm_devices::virtio::pci::{BAR_SIZE, TransportError, VirtioPci, Wiring};
+use cofferdam_vmm_devices::virtio::pci::{TransportError, Wiring};
 use cofferdam_vmm_devices::virtio::rng::Rng;
 use cofferdam_vmm_devices::virtio::vsock::Vsock;
 use cofferdam_vmm_hv::{
     Hypervisor, MemoryError, OpenError, Topology, Vcpu, Vm, VmError, allocate_ram,
 };
 
+use super::board::Board;
 use super::crew::Crew;
 use super::meter::{Meter, MeteredDevice};
 use super::outcome::Outcome;
 use super::ports::{Bells, Configs, Interrupts, Returned};
 use super::space::Space;
-use super::stages::Observed;
 use crate::boot::{self, BootError};
 use crate::jail::Filters;
-use crate::plan::layout::{ECAM, ECAM_SIZE};
 use crate::plan::pci::Slot;
 use crate::plan::{PANIC_PORT, POWER_PORT, Plan, SERIAL_PIN, SERIAL_PORT};
 
@@ -80,9 +79,9 @@ pub enum BuildError {
     /// A virtio device.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// A device number.
+    /// A place on the PCI bus.
     #[error(transparent)]
-    Slot(#[from] EcamError),
+    Slot(#[from] Taken),
     /// An address.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -129,12 +128,16 @@ impl Files {
         Self { slots: fds.into_iter().map(Some).collect() }
     }
 
-    fn take(&mut self, slot: FdSlot) -> Result<OwnedFd, BuildError> {
+    pub(super) fn take(&mut self, slot: FdSlot) -> Result<OwnedFd, BuildError> {
         let found = self.slots.get_mut(usize::from(slot.0)).and_then(Option::take);
         found.ok_or(BuildError::Descriptor(slot))
     }
 
-    fn take_file(&mut self, slot: FdSlot) -> Result<File, BuildError> {
+    pub(super) fn take_all(&mut self, slots: &[FdSlot]) -> Result<Vec<OwnedFd>, BuildError> {
+        slots.iter().map(|slot| self.take(*slot)).collect()
+    }
+
+    pub(super) fn take_file(&mut self, slot: FdSlot) -> Result<File, BuildError> {
         self.take(slot).map(File::from)
     }
 }
@@ -153,6 +156,7 @@ pub struct Machine {
 /// A machine's devices.
 pub(super) struct Devices {
     pub(super) space: Arc<Space>,
+    pub(super) board: Board,
     pub(super) serial: Option<Arc<Mutex<Serial>>>,
 }
 
@@ -181,7 +185,8 @@ impl Machine {
             doorbells: Arc::new(Bells(vm.clone())),
             threads: Arc::new(crew.clone()),
         };
-        let builder = DeviceBuilder { plan, files, vm: &vm, outcome: &outcome, wiring };
+        let builder =
+            DeviceBuilder { plan, files, vm: &vm, outcome: &outcome, crew: &crew, wiring };
         let (devices, metered) = builder.build()?;
 
         let cpuid = hypervisor.cpuid()?;
@@ -203,6 +208,11 @@ impl Machine {
     }
 }
 
+/// How a card is offered.
+pub(super) fn net_options(net: &NetSpec) -> NetOptions {
+    NetOptions { mac: net.mac.map(|mac| mac.0), mtu: net.mtu }
+}
+
 fn shared<T>(device: T) -> Arc<Mutex<T>> {
     Arc::new(Mutex::new(device))
 }
@@ -216,33 +226,28 @@ struct DeviceBuilder<'a> {
     files: Files,
     vm: &'a Vm,
     outcome: &'a Arc<Outcome>,
+    crew: &'a Crew,
     wiring: Wiring,
 }
 
 impl DeviceBuilder<'_> {
     fn build(mut self) -> Result<(Devices, Vec<MeteredDevice>), BuildError> {
-        let space = Space::default();
+        let space = Arc::new(Space::default());
         let mut metered = Vec::new();
-        let mut bus = PciBus::with_pages(Box::new(Configs(self.vm.clone())));
-        bus.attach(0, shared(HostBridge::new()))?;
+        let (slots, pages) = (self.plan.slots.clone(), Box::new(Configs(self.vm.clone())));
+        let (wiring, outcome) = (self.wiring.clone(), Arc::clone(self.outcome));
+        let mut board = Board::new(Arc::clone(&space), slots, pages, wiring, outcome)?;
         for (slot, device) in self.virtio()? {
-            metered.push(MeteredDevice {
-                address: slot.bdf(),
-                kind: device.id().name(),
-                counters: device.counters(),
-            });
-            let device = Box::new(Observed { device, outcome: Arc::clone(self.outcome) });
-            let function = shared(VirtioPci::new(device, slot.bar, self.wiring.clone())?);
-            bus.attach(slot.device, function.clone())?;
-            space.memory.insert(slot.bar, BAR_SIZE, function)?;
+            metered.push(board.place(slot, device)?);
         }
-        space.memory.insert(ECAM, ECAM_SIZE, shared(bus))?;
         let serial = match self.plan.spec.console {
             Some(console) => Some(self.serial(console)?),
             None => None,
         };
         self.legacy(&space.ports, serial.clone())?;
-        Ok((Devices { space: Arc::new(space), serial }, metered))
+        let spares = self.crew.spares(self.plan.spec.spare_queues);
+        let board = board.with_spares(spares.map_err(BuildError::host("start a thread"))?);
+        Ok((Devices { space, board, serial }, metered))
     }
 
     /// All virtio devices and their places.
@@ -265,11 +270,9 @@ impl DeviceBuilder<'_> {
             devices.push((*slot, Box::new(block)));
         }
         for (index, (slot, net)) in plan.nets.iter().zip(&plan.spec.nets).enumerate() {
-            let taps = net.taps.iter().map(|tap| self.files.take(*tap));
-            let taps = taps.collect::<Result<_, _>>()?;
-            let options = NetOptions { mac: net.mac.map(|mac| mac.0), mtu: net.mtu };
-            let net =
-                Net::new(taps, options).map_err(|source| BuildError::Net { index, source })?;
+            let taps = self.files.take_all(&net.taps)?;
+            let net = Net::new(taps, net_options(net))
+                .map_err(|source| BuildError::Net { index, source })?;
             devices.push((*slot, Box::new(net)));
         }
         if let Some(slot) = plan.balloon {

@@ -8,6 +8,7 @@ use std::thread::{Builder, JoinHandle};
 
 use cofferdam_vmm_devices::ports::Threads;
 use cofferdam_vmm_devices::virtio::DeviceId;
+use cofferdam_vmm_devices::virtio::thread::DeviceThread;
 
 use crate::jail::{Filters, Kind};
 
@@ -58,6 +59,12 @@ impl Crew {
         })?;
         self.muster.change(|state| state.started += 1);
         Ok(thread)
+    }
+
+    /// `count` threads for devices that are plugged in later.
+    pub(super) fn spares(&self, count: u8) -> io::Result<Vec<Arc<DeviceThread>>> {
+        let start = |body| self.spawn("spare".to_owned(), Kind::Spare, body);
+        (0..count).map(|_| DeviceThread::spare(start).map(Arc::new)).collect()
     }
 
     /// Waits until all threads are confined, then confines the calling one to what the first thread needs.

@@ -34,3 +34,21 @@ fn all_threads_are_confined_before_the_first_one_is() {
     });
     assert_eq!(first.join().unwrap(), 4);
 }
+
+#[test]
+fn spares_are_confined_and_serve_again_and_again() {
+    // On a thread of its own: a filter stays.
+    let first = std::thread::spawn(|| {
+        let crew = crew();
+        let spares = crew.spares(2).unwrap();
+        crew.confined().unwrap();
+        let (done, count) = channel();
+        for spare in spares.iter().cycle().take(6) {
+            let done = done.clone();
+            spare.run(move |_| done.send(()).unwrap()).unwrap().stop();
+        }
+        drop((done, spares));
+        count.iter().count()
+    });
+    assert_eq!(first.join().unwrap(), 6);
+}

@@ -44,6 +44,16 @@ impl Meter {
         counts
     }
 
+    /// A device came.
+    pub(super) fn add_device(&mut self, device: MeteredDevice) {
+        self.devices.push(device);
+    }
+
+    /// The device at `address` went.
+    pub(super) fn forget_device(&mut self, address: Bdf) {
+        self.devices.retain(|device| device.address != address);
+    }
+
     /// All numbers.
     pub(super) fn read(&self, paused: bool) -> Stats {
         let named = |counts: &[(&str, u64)]| {

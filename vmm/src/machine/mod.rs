@@ -9,16 +9,19 @@
 //! Invariant: a machine has one owner, the thread that built it; vCPUs and devices reach that thread
 //! through the [`Outcome`] alone.
 
+mod board;
 mod build;
 mod crew;
 mod meter;
 mod orders;
 mod outcome;
+mod plug;
 mod ports;
 mod run;
 mod space;
 mod stages;
 
+pub use board::PlugError;
 pub use build::{BuildError, Files, Host, Machine};
 pub use outcome::Outcome;
 pub use run::Running;

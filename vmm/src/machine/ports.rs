@@ -60,13 +60,13 @@ impl Reclaim for Returned {
 /// Configuration space as memory that is only read.
 pub(super) struct Configs(pub(super) Vm);
 
-/// Bytes of a device's share of ECAM: eight functions of 4 KiB.
-const DEVICE_CONFIG: u64 = 8 << 12;
+/// Bytes of a function's share of ECAM.
+const FUNCTION_CONFIG: u64 = 1 << 12;
 
 impl ConfigPages for Configs {
-    fn page(&self, device: u8) -> Option<Box<dyn ConfigPage>> {
+    fn page(&self, place: u8) -> Option<Box<dyn ConfigPage>> {
         // A host that cannot do it leaves every read to the bus.
-        let page = self.0.read_only_page(ECAM + u64::from(device) * DEVICE_CONFIG).ok()?;
+        let page = self.0.read_only_page(ECAM + u64::from(place) * FUNCTION_CONFIG).ok()?;
         Some(Box::new(Config(page)))
     }
 }

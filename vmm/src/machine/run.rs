@@ -22,9 +22,9 @@ use crate::jail::Kind;
 pub struct Running {
     vcpus: Vec<(Kicker, JoinHandle<()>)>,
     orders: Arc<Orders>,
-    devices: Devices,
+    pub(super) devices: Devices,
     outcome: Arc<Outcome>,
-    meter: Meter,
+    pub(super) meter: Meter,
 }
 
 impl Machine {

@@ -52,6 +52,8 @@ pub struct Plan {
     pub nets: Vec<Slot>,
     /// The place of the memory balloon.
     pub balloon: Option<Slot>,
+    /// The places that are left, for what is plugged in.
+    pub slots: Slots,
     /// The ACPI tables.
     pub acpi: AcpiTables,
 }
@@ -76,9 +78,13 @@ impl Plan {
         let disks = take_all(&mut slots, spec.disks.len())?;
         let nets = take_all(&mut slots, spec.nets.len())?;
         let balloon = take(&mut slots, spec.balloon)?;
+        let mut spare = slots.clone();
+        if (0..spec.spare_queues).any(|_| spare.plug().is_none()) {
+            return Err(PlanError::BusFull);
+        }
         let memory = MemoryLayout::new(spec.memory);
         let acpi = acpi::tables(spec.vcpus, spec.console.is_some());
-        Ok(Self { spec, memory, vsock, rng, disks, nets, balloon, acpi })
+        Ok(Self { spec, memory, vsock, rng, disks, nets, balloon, slots, acpi })
     }
 
     /// Queues of each device that can have several: each vCPU has its own, up to a few.

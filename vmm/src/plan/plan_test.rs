@@ -26,6 +26,7 @@ fn with_nets(vcpus: u8, memory: u32, disks: usize, nets: usize) -> MachineSpec {
         rng: true,
         nets: (0..nets).map(net).collect(),
         balloon: true,
+        spare_queues: 0,
         console: Some(ConsoleSpec { log: FdSlot(3), limit: 0 }),
     }
 }
@@ -37,7 +38,7 @@ fn devices_have_their_places_in_order() {
     assert_eq!(plan.rng.unwrap().bdf().to_string(), "00:02.0");
     let disks: Vec<_> = plan.disk_addresses().iter().map(Bdf::to_string).collect();
     assert_eq!(disks, ["00:03.0", "00:04.0", "00:05.0"]);
-    assert_eq!(plan.disks[0].bar, 0xc030_0000);
+    assert_eq!(plan.disks[0].bar, 0xc180_0000);
 }
 
 #[test]
@@ -47,6 +48,19 @@ fn the_largest_machine_fits_the_bus() {
     assert_eq!(plan.nets[0].bdf().to_string(), "00:1b.0");
     assert_eq!(plan.balloon.unwrap().bdf().to_string(), "00:1f.0");
     assert_eq!(plan.queues(), 4);
+}
+
+#[test]
+fn what_may_be_plugged_in_must_find_places() {
+    let planned = |disks, spare_queues| {
+        let mut spec = with_nets(1, 256, disks, MAX_NETS);
+        spec.spare_queues = spare_queues;
+        Plan::new(spec, disks + MAX_NETS + 4).map(|_| ())
+    };
+    // One device number, with eight functions, is left.
+    planned(MAX_DISKS - 1, 8).unwrap();
+    assert!(matches!(planned(MAX_DISKS - 1, 9), Err(PlanError::BusFull)));
+    planned(8, MAX_SPARE_QUEUES).unwrap();
 }
 
 #[test]

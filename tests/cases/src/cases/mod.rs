@@ -6,6 +6,7 @@ mod bad_input;
 mod boot;
 mod disks;
 mod hostile;
+mod hotplug;
 mod jail;
 mod kills;
 mod limits;
@@ -52,6 +53,7 @@ pub(crate) fn all() -> Vec<Case> {
         limits::CASES,
         disks::CASES,
         memory::CASES,
+        hotplug::CASES,
         vsock::CASES,
         net::CASES,
         processes::CASES,

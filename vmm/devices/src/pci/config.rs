@@ -19,6 +19,10 @@ const COMMAND_WRITABLE: [u8; 2] = [0x06, 0x04];
 const STATUS: usize = 0x06;
 /// `Capabilities List` of the status register.
 const STATUS_CAPABILITIES: u8 = 1 << 4;
+/// Header type.
+const HEADER_TYPE: usize = 0x0e;
+/// `Multi-Function Device` of the header type.
+const HEADER_MULTIFUNCTION: u8 = 1 << 7;
 /// First capability's offset.
 const CAPABILITIES: usize = 0x34;
 /// Interrupt line: scratch space of the operating system.
@@ -131,6 +135,11 @@ impl ConfigSpace {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Says that its device has more functions than number 0.
+    pub fn set_multifunction(&mut self) {
+        self.bytes[HEADER_TYPE] |= HEADER_MULTIFUNCTION;
     }
 
     /// Whether memory decoding is on.

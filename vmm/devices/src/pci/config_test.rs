@@ -93,6 +93,35 @@ fn a_bar_can_be_sized_and_decodes_only_where_it_was_planned() {
 }
 
 #[test]
+fn a_fixed_bar_is_told_by_a_capability_and_cannot_be_moved() {
+    let mut space = ConfigSpace::new(&IDENTITY);
+    let bar = MemoryBar::fixed(&mut space, 0xc430_0000, 0x4000).unwrap();
+    assert_eq!(read(&space, 0x34), [0x40]);
+    // One entry: enabled, BAR 0, memory, two words; where; how far from there.
+    assert_eq!(read(&space, 0x40), [0x14, 0, 1, 0, 0x02, 0, 0, 0x80]);
+    assert_eq!(read(&space, 0x48), [0, 0, 0x30, 0xc4, 0xfc, 0x3f, 0, 0]);
+    space.write(4, &[2]);
+    for offset in [0x10, 0x14, 0x48] {
+        space.write(offset, &[0xff; 4]);
+    }
+    assert_eq!(read(&space, 0x10), [0; 8]);
+    assert_eq!(read(&space, 0x48), [0, 0, 0x30, 0xc4]);
+    assert!(bar.decodes(&space));
+    let high = (1 << 32, 0x4000);
+    let refused = Err(BarError { address: high.0, size: high.1 });
+    assert_eq!(MemoryBar::fixed(&mut space, high.0, high.1), refused);
+}
+
+#[test]
+fn several_functions_are_told_in_the_header() {
+    let mut space = ConfigSpace::new(&IDENTITY);
+    assert_eq!(read(&space, 0x0e), [0]);
+    space.set_multifunction();
+    space.write(0x0e, &[0]);
+    assert_eq!(read(&space, 0x0e), [0x80]);
+}
+
+#[test]
 fn a_bar_that_cannot_be_is_refused() {
     let mut space = ConfigSpace::new(&IDENTITY);
     for (address, size) in [(0, 0), (0, 0x3000), (0x2000, 0x4000), (0, 8), (u64::MAX << 14, 0x4000)]

@@ -1,9 +1,13 @@
 //! Memory-mapped configuration space of one bus (PCI Firmware 3.0, 4.1.2; PCI Express 3.0, 7.2.2).
 //!
-//! Where the machine has pages for it, the guest reads a function's space as memory, and only writes come here: nearly all
-//! accesses are reads, and most of them at boot.
+//! A function is named as the lower byte of its PCI address: five bits of device number above three of function
+//! number. It appears in and vanishes from configuration space between two accesses of the guest.
 //!
-//! Invariant: function 0 of 32 devices; everything else reads as all ones. A page shows what a read would give.
+//! Where the machine has pages for it, the guest reads the space of a function that is there from the start as memory, and
+//! only writes come here: nearly all accesses are reads, and most of them at boot. What is plugged in later does without:
+//! a page is one of KVM's memory slots, and all vCPUs wait when one is made.
+//!
+//! Invariant: a function that is not there reads as all ones, and writes to it vanish. A page shows what a read would give.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,8 +15,8 @@ use super::PciFunction;
 use crate::ports::{BusDevice, ConfigPage, ConfigPages};
 use crate::sync;
 
-/// Device numbers on a bus.
-pub const DEVICES: u8 = 32;
+/// Functions of a bus.
+const FUNCTIONS: usize = 256;
 
 /// Bytes of ECAM for one bus: 32 devices x 8 functions x 4 KiB.
 pub const ECAM_BUS_SIZE: u64 = 1 << 20;
@@ -23,21 +27,14 @@ const REGISTER_BITS: u32 = 12;
 /// A function as several owners hold it.
 pub type SharedFunction = Arc<Mutex<dyn PciFunction>>;
 
-/// A device that cannot be put on the bus.
+/// A place that is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EcamError {
-    /// No such device number.
-    #[error("PCI device number {0}; there are 0 to 31")]
-    NoSuchDevice(u8),
-    /// Taken.
-    #[error("PCI device number {0} is taken")]
-    Taken(u8),
-}
+#[error("PCI function {:02x}.{} is taken", .0 >> 3, .0 & 7)]
+pub struct Taken(pub u8);
 
 /// Bus 0.
-#[derive(Default)]
 pub struct PciBus {
-    functions: [Option<Plugged>; DEVICES as usize],
+    functions: [Option<Plugged>; FUNCTIONS],
     pages: Option<Box<dyn ConfigPages>>,
 }
 
@@ -59,11 +56,17 @@ impl Plugged {
     }
 }
 
+impl Default for PciBus {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl PciBus {
     /// An empty bus.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { functions: [const { None }; FUNCTIONS], pages: None }
     }
 
     /// An empty bus that shows the guest `pages`.
@@ -72,36 +75,45 @@ impl PciBus {
         Self { pages: Some(pages), ..Self::default() }
     }
 
-    /// Puts `function` at `device`, function 0.
+    /// Puts `function` at `place`, with a page if there are any, before the guest starts.
     ///
     /// # Errors
-    /// [`EcamError`].
-    pub fn attach(&mut self, device: u8, function: SharedFunction) -> Result<(), EcamError> {
-        let slot = self.functions.get_mut(usize::from(device));
-        let slot = slot.ok_or(EcamError::NoSuchDevice(device))?;
-        if slot.is_some() {
-            return Err(EcamError::Taken(device));
-        }
-        let page = self.pages.as_ref().and_then(|pages| pages.page(device));
-        slot.insert(Plugged { function, page }).show();
-        Ok(())
+    /// [`Taken`].
+    pub fn attach(&mut self, place: u8, function: SharedFunction) -> Result<(), Taken> {
+        let page = self.pages.as_ref().and_then(|pages| pages.page(place));
+        self.insert(place, Plugged { function, page })
     }
 
-    /// Takes the function at `device` away.
-    pub fn detach(&mut self, device: u8) -> Option<SharedFunction> {
-        Some(self.functions.get_mut(usize::from(device))?.take()?.function)
+    /// Puts `function` at `place`, without a page, at any time.
+    ///
+    /// # Errors
+    /// [`Taken`].
+    pub fn plug(&mut self, place: u8, function: SharedFunction) -> Result<(), Taken> {
+        self.insert(place, Plugged { function, page: None })
+    }
+
+    fn insert(&mut self, place: u8, mut plugged: Plugged) -> Result<(), Taken> {
+        match &mut self.functions[usize::from(place)] {
+            Some(_) => Err(Taken(place)),
+            free => {
+                plugged.show();
+                *free = Some(plugged);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the function at `place` away.
+    pub fn detach(&mut self, place: u8) -> Option<SharedFunction> {
+        Some(self.functions[usize::from(place)].take()?.function)
     }
 
     /// The function that an offset into ECAM means, and the offset in its space.
     fn find(&mut self, offset: u64) -> Option<(&mut Plugged, u16)> {
         let register = u16::try_from(offset & ((1 << REGISTER_BITS) - 1)).ok()?;
         let function = usize::try_from(offset >> REGISTER_BITS).ok()?;
-        // Three bits of function number, of which only 0 exists, below five of device number; what is
-        // above is another bus.
-        if function % 8 != 0 {
-            return None;
-        }
-        Some((self.functions.get_mut(function / 8)?.as_mut()?, register))
+        // What is above is another bus.
+        Some((self.functions.get_mut(function)?.as_mut()?, register))
     }
 }
 

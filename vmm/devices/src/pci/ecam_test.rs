@@ -34,7 +34,7 @@ fn device_numbers_are_at_their_offsets() {
     let mut bus = PciBus::new();
     let probe = Arc::new(Mutex::new(Probe::default()));
     bus.attach(0, Arc::new(Mutex::new(HostBridge::new()))).unwrap();
-    bus.attach(31, probe.clone()).unwrap();
+    bus.attach(31 << 3, probe.clone()).unwrap();
     assert_eq!(read(&mut bus, 0), [0x36, 0x1b, 0x08, 0x00]);
     assert_eq!(read(&mut bus, (31 << 15) + 0x123)[0], 0x5a);
     bus.write((31 << 15) + 0xfff, &[0]);
@@ -56,23 +56,33 @@ fn what_is_absent_reads_as_all_ones() {
 fn a_device_comes_and_goes() {
     let mut bus = PciBus::new();
     let bridge = || Arc::new(Mutex::new(HostBridge::new()));
-    bus.attach(5, bridge()).unwrap();
-    assert_eq!(bus.attach(5, bridge()), Err(EcamError::Taken(5)));
-    assert_eq!(bus.attach(32, bridge()), Err(EcamError::NoSuchDevice(32)));
-    assert!(bus.detach(5).is_some() && bus.detach(5).is_none() && bus.detach(32).is_none());
+    bus.attach(5 << 3, bridge()).unwrap();
+    assert_eq!(bus.attach(5 << 3, bridge()), Err(Taken(5 << 3)));
+    assert!(bus.detach(5 << 3).is_some() && bus.detach(5 << 3).is_none());
     assert_eq!(read(&mut bus, 5 << 15), [0xff; 4]);
-    bus.attach(5, bridge()).unwrap();
+    bus.attach(5 << 3, bridge()).unwrap();
 }
 
-/// What each device's page shows; a page that is gone shows nothing.
+#[test]
+fn a_device_has_eight_functions() {
+    let mut bus = PciBus::new();
+    let probe = Arc::new(Mutex::new(Probe::default()));
+    bus.attach(5 << 3 | 7, probe.clone()).unwrap();
+    assert_eq!(read(&mut bus, (5 << 15) + (7 << 12) + 4)[0], 0x5a);
+    assert_eq!(read(&mut bus, (5 << 15) + (6 << 12)), [0xff; 4]);
+    assert_eq!(probe.lock().unwrap().0, [4]);
+    assert_eq!(Taken(5 << 3 | 7).to_string(), "PCI function 05.7 is taken");
+}
+
+/// What the page of each place shows; a page that is gone shows nothing.
 #[derive(Clone, Default)]
 struct Pages(Arc<Mutex<BTreeMap<u8, Vec<u8>>>>);
 
 struct Page(Pages, u8);
 
 impl ConfigPages for Pages {
-    fn page(&self, device: u8) -> Option<Box<dyn ConfigPage>> {
-        (device != 9).then(|| -> Box<dyn ConfigPage> { Box::new(Page(self.clone(), device)) })
+    fn page(&self, place: u8) -> Option<Box<dyn ConfigPage>> {
+        (place != 9).then(|| -> Box<dyn ConfigPage> { Box::new(Page(self.clone(), place)) })
     }
 }
 
@@ -91,18 +101,29 @@ impl Drop for Page {
 #[test]
 fn pages_show_what_a_read_would_give_until_reads_do_something() {
     let pages = Pages::default();
-    let shown = |device| pages.0.lock().unwrap().get(&device).cloned();
+    let shown = |place| pages.0.lock().unwrap().get(&place).cloned();
     let mut bus = PciBus::with_pages(Box::new(pages.clone()));
-    for device in [3, 4, 9] {
-        bus.attach(device, Arc::new(Mutex::new(Probe::default()))).unwrap();
+    for place in [3, 4, 9] {
+        bus.attach(place, Arc::new(Mutex::new(Probe::default()))).unwrap();
     }
     assert_eq!((shown(3), shown(9)), (Some(vec![0]), None));
-    bus.write(3 << 15, &[7]);
-    bus.write(9 << 15, &[7]);
+    bus.write(3 << 12, &[7]);
+    bus.write(9 << 12, &[7]);
     assert_eq!((shown(3), shown(4)), (Some(vec![7]), Some(vec![0])));
-    bus.write(3 << 15, &[1]);
-    bus.write(3 << 15, &[2]);
+    bus.write(3 << 12, &[1]);
+    bus.write(3 << 12, &[2]);
     assert_eq!(shown(3), None);
     bus.detach(4);
     assert_eq!(shown(4), None);
+}
+
+#[test]
+fn what_is_plugged_in_later_has_no_page() {
+    let pages = Pages::default();
+    let mut bus = PciBus::with_pages(Box::new(pages.clone()));
+    bus.plug(5, Arc::new(Mutex::new(Probe::default()))).unwrap();
+    assert_eq!(bus.attach(5, Arc::new(Mutex::new(Probe::default()))), Err(Taken(5)));
+    bus.write(5 << 12, &[7]);
+    assert!(pages.0.lock().unwrap().is_empty());
+    assert_eq!(read(&mut bus, 5 << 12)[0], 0x5a);
 }

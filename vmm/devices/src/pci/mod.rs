@@ -4,7 +4,9 @@
 //! firmware would have done it. The guest may size a BAR, switch memory decoding off or write another
 //! address: a function then answers only while decoding is on and the BAR holds the planned address.
 //!
-//! Invariant: function 0 only; whatever is absent reads as all ones.
+//! A function that is plugged in later cannot be moved at all.
+//!
+//! Invariant: whatever is absent reads as all ones.
 
 pub mod bar;
 pub mod config;
@@ -14,7 +16,7 @@ pub mod msix;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use ecam::{DEVICES, ECAM_BUS_SIZE, EcamError, PciBus};
+pub use ecam::{ECAM_BUS_SIZE, PciBus, Taken};
 pub use host_bridge::HostBridge;
 
 /// One function's configuration space.

@@ -73,8 +73,18 @@ impl DeviceThread {
     /// # Errors
     /// If the host refuses a thread.
     pub fn start(id: DeviceId, threads: &dyn Threads) -> io::Result<Self> {
+        Self::spare(|body| threads.start(id, body))
+    }
+
+    /// A thread that `start` makes, waiting for work of whatever device.
+    ///
+    /// # Errors
+    /// That of `start`.
+    pub fn spare(
+        start: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>,
+    ) -> io::Result<Self> {
         let (jobs, inbox) = channel();
-        let handle = threads.start(id, Box::new(move || work(&inbox)))?;
+        let handle = start(Box::new(move || work(&inbox)))?;
         Ok(Self { jobs: Some(jobs), handle: Some(handle) })
     }
 

@@ -24,15 +24,14 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    pub(super) fn new(mut file: File, options: BlockOptions) -> Result<Self, BlockError> {
+    pub(super) fn new(file: File, size: u64, options: BlockOptions) -> Result<Self, BlockError> {
         let BlockOptions { readonly, serial: text, .. } = options;
         let mut serial = [0; SERIAL_LEN];
         match serial.get_mut(..text.len()) {
             Some(start) => start.copy_from_slice(text.as_bytes()),
             None => return Err(BlockError::Serial(text)),
         }
-        let size = size(&mut file)?;
-        if size % SECTOR != 0 {
+        if !size.is_multiple_of(SECTOR) {
             return Err(BlockError::Size(size));
         }
         let file = Arc::new(file);
@@ -86,7 +85,7 @@ pub(super) fn erase_mode(extent: Extent) -> FallocateFlags {
 }
 
 /// The size in bytes of a regular file or block device.
-fn size(file: &mut File) -> Result<u64, BlockError> {
+pub(super) fn size(file: &mut File) -> Result<u64, BlockError> {
     let metadata = file.metadata().map_err(BlockError::Host)?;
     if metadata.is_file() {
         Ok(metadata.len())

@@ -55,10 +55,12 @@ impl Running {
     fn with(uring: bool, file: File, readonly: bool, features: u64) -> Self {
         let machine = Machine::new();
         let mut queue = machine.queue(0, 64);
-        let mut block = Block::new(file.try_clone().unwrap(), options(readonly)).unwrap();
-        if !uring {
-            block.lanes.iter_mut().for_each(|lane| lane.uring = None);
-        }
+        let (ours, size) = (file.try_clone().unwrap(), file.metadata().unwrap().len());
+        let block = match uring {
+            true => Block::new(ours, options(readonly)),
+            false => Block::of_size(ours, size, options(readonly)),
+        };
+        let mut block = block.unwrap();
         let worker = machine.activate(&mut block, features | F_VERSION_1, &mut [&mut queue]);
         Self { machine, queue, file, worker: Some(worker) }
     }

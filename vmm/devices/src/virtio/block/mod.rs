@@ -150,10 +150,29 @@ impl Block {
     ///
     /// # Errors
     /// [`BlockError`].
-    pub fn new(file: File, options: BlockOptions) -> Result<Self, BlockError> {
+    pub fn new(mut file: File, options: BlockOptions) -> Result<Self, BlockError> {
+        let size = backend::size(&mut file)?;
+        Self::with(file, size, options, || Prepared::new().ok())
+    }
+
+    /// A disk of the first `size` bytes of `file`, without rings of `io_uring`: nothing is asked of the host here, so that
+    /// a confined thread may call it.
+    ///
+    /// # Errors
+    /// [`BlockError`].
+    pub fn of_size(file: File, size: u64, options: BlockOptions) -> Result<Self, BlockError> {
+        Self::with(file, size, options, || None)
+    }
+
+    fn with(
+        file: File,
+        size: u64,
+        options: BlockOptions,
+        uring: fn() -> Option<Prepared>,
+    ) -> Result<Self, BlockError> {
         let queues = usize::from(options.queues.clamp(1, MAX_QUEUES));
-        let backend = Arc::new(Backend::new(file, options)?);
-        let lane = |_| Lane { uring: Prepared::new().ok(), ..Lane::default() };
+        let backend = Arc::new(Backend::new(file, size, options)?);
+        let lane = |_| Lane { uring: uring(), ..Lane::default() };
         let lanes = (0..queues).map(lane).collect();
         Ok(Self { backend, queue_sizes: vec![QUEUE_SIZE; queues], lanes })
     }

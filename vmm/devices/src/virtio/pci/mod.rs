@@ -87,8 +87,8 @@ pub struct VirtioPci {
 }
 
 impl VirtioPci {
-    /// A function for `device` whose BAR is at the guest-physical address `bar`, a multiple of
-    /// [`BAR_SIZE`].
+    /// A function for `device`, there when the guest starts, whose BAR is at the guest-physical address `bar`,
+    /// a multiple of [`BAR_SIZE`].
     ///
     /// # Errors
     /// [`TransportError`].
@@ -97,6 +97,35 @@ impl VirtioPci {
         bar: u64,
         wiring: Wiring,
     ) -> Result<Self, TransportError> {
+        let start = |_| DeviceThread::start(device.id(), wiring.threads.as_ref()).map(Arc::new);
+        let threads = (0..device.threads()).map(start).collect::<Result<_, _>>();
+        let threads = threads.map_err(TransportError::Thread)?;
+        Self::with_bar(device, wiring, threads, |config| MemoryBar::new(config, bar, BAR_SIZE))
+    }
+
+    /// A function that is plugged into a running machine: its BAR cannot be moved, its device may have other
+    /// functions, too, and it works on `threads`, which stay its caller's.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub fn plugged(
+        device: Box<dyn VirtioDevice>,
+        bar: u64,
+        wiring: Wiring,
+        threads: Vec<Arc<DeviceThread>>,
+    ) -> Result<Self, TransportError> {
+        Self::with_bar(device, wiring, threads, |config| {
+            config.set_multifunction();
+            MemoryBar::fixed(config, bar, BAR_SIZE)
+        })
+    }
+
+    fn with_bar(
+        device: Box<dyn VirtioDevice>,
+        wiring: Wiring,
+        threads: Vec<Arc<DeviceThread>>,
+        bar: impl FnOnce(&mut ConfigSpace) -> Result<MemoryBar, BarError>,
+    ) -> Result<Self, TransportError> {
         let sizes = device.queue_sizes();
         let count = u16::try_from(sizes.len()).unwrap_or(u16::MAX);
         if count > layout::MAX_QUEUES || !sizes.iter().all(|size| size.is_power_of_two()) {
@@ -104,15 +133,12 @@ impl VirtioPci {
         }
         let msix = Msix::new(count + 1, wiring.msi.as_ref()).map_err(TransportError::Vectors)?;
         let mut config = ConfigSpace::new(&layout::identity(device.id()));
-        let bar = MemoryBar::new(&mut config, bar, BAR_SIZE)?;
+        let bar = bar(&mut config)?;
         let window = layout::add_capabilities(&mut config, count)?;
         let msix_control =
             msix.add_capability(&mut config, layout::MSIX_TABLE, layout::MSIX_PENDING)?;
         let common = CommonState::new(sizes);
         let link = Arc::new(Link::new(msix, count));
-        let start = |_| DeviceThread::start(device.id(), wiring.threads.as_ref()).map(Arc::new);
-        let threads = (0..device.threads()).map(start).collect::<Result<_, _>>();
-        let threads = threads.map_err(TransportError::Thread)?;
         Ok(Self {
             device,
             wiring,
@@ -127,6 +153,12 @@ impl VirtioPci {
             doorbells: Vec::new(),
             failure: None,
         })
+    }
+
+    /// Whether a driver has the device at work.
+    #[must_use]
+    pub fn in_use(&self) -> bool {
+        self.running.is_some()
     }
 
     /// Why the device went to `DEVICE_NEEDS_RESET` when the driver was last ready, if it did.

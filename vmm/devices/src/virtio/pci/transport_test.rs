@@ -129,7 +129,7 @@ impl Guest {
         let function = Arc::new(Mutex::new(function));
         let memory = Bus::new();
         let mut pci = PciBus::new();
-        pci.attach(SLOT.try_into().unwrap(), Arc::clone(&function) as _).unwrap();
+        pci.attach((SLOT << 3).try_into().unwrap(), Arc::clone(&function) as _).unwrap();
         memory.insert(ECAM, ECAM_BUS_SIZE, Arc::new(Mutex::new(pci))).unwrap();
         memory.insert(BAR, BAR_SIZE, Arc::clone(&function) as _).unwrap();
         let queue = machine.queue(0, 16);

@@ -1,0 +1,194 @@
+//! A pod by the supervisor's library, for what its command line does not offer: a machine whose disks come and go.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cofferdam_agent_protocol::{
+    Capabilities, ContainerPlan, Namespace, NamespaceKind, PodPlan, ProcessPlan, RootfsPlan, Stdio,
+};
+use cofferdam_rootfs_builder::layers::LayerCache;
+use cofferdam_shim::pod::{Monitor, Pod, PodSpec, Streams, Timeouts};
+use cofferdam_shim::timeline::Timeline;
+use cofferdam_vmm_api::Bdf;
+use tempfile::TempDir;
+
+use crate::monitor::KERNEL;
+use crate::run::{ROOTFS, unique_id};
+
+/// Queues that can be plugged in.
+const SPARES: u8 = 42;
+
+/// The image with the agent.
+const IMAGE: &str = "/usr/lib/cofferdam/initramfs";
+
+/// Its kernel says on the console what goes wrong.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=acpi";
+
+/// A user that no other monitor is.
+const UID: u32 = 2_000_131_072;
+
+/// A container may take as long as this on a slow machine.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// A running pod without containers.
+pub(crate) struct Live {
+    pub(crate) pod: Pod,
+    /// The process id of its monitor.
+    monitor: u32,
+    /// The disk with the ordinary root file system.
+    base: Bdf,
+    _console: Console,
+}
+
+/// What the guest's kernel says, shown at the end; nothing, unless something went wrong.
+struct Console(File);
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        let mut said = vec![0; 65536];
+        let length = self.0.read_at(&mut said, 0).unwrap_or(0);
+        print!("{}", String::from_utf8_lossy(&said[..length]));
+    }
+}
+
+/// What a process of the host holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holdings {
+    descriptors: usize,
+    threads: usize,
+}
+
+/// Runs `case` on a runtime of its own.
+pub(crate) fn run(case: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(case)
+}
+
+impl Live {
+    /// Boots it, with one disk.
+    pub(crate) async fn start() -> Result<Self> {
+        let open = |path: &str| File::open(path).with_context(|| path.to_owned());
+        let kvm = File::options().read(true).write(true).open("/dev/kvm").context("/dev/kvm")?;
+        let layer =
+            LayerCache::new("/var/lib/cofferdam/layers").layer(Path::new(ROOTFS), |_| ())?;
+        let (monitor, connections) = Monitor::spawn(&PathBuf::from("cofferdam-vmm"))?;
+        let pid = monitor.pid().context("the monitor has no process")?;
+        monitor.confine(Some(UID), kvm.into());
+        let console = Console(tempfile::tempfile()?);
+        let descriptors: Vec<OwnedFd> = vec![
+            open(KERNEL)?.into(),
+            open(IMAGE)?.into(),
+            layer.file.into(),
+            console.0.try_clone()?.into(),
+            connections,
+        ];
+        // As it goes over the control socket, so that what a case does not ask for need not be named.
+        let machine = serde_json::from_value(serde_json::json!({
+            "version": cofferdam_vmm_api::API_VERSION,
+            "vcpus": 1,
+            "memory": 256,
+            "boot": { "kernel": 0, "initrd": 1, "cmdline": CMDLINE },
+            "disks": [{ "file": 2, "readonly": true, "serial": "base" }],
+            "vsock": { "cid": 3, "connections": 4 },
+            "rng": true,
+            "spare_queues": SPARES,
+            "console": { "log": 3, "limit": 65536 },
+        }))?;
+        let spec = PodSpec {
+            machine,
+            descriptors,
+            plan: PodPlan { hostname: "case".into(), ..PodPlan::default() },
+            timeouts: Timeouts::default(),
+        };
+        let pod = Pod::launch(monitor, spec, Timeline::default())?;
+        let disks = pod.ready().await?;
+        let base = *disks.first().context("no disk")?;
+        Ok(Self { pod, monitor: pid, base, _console: console })
+    }
+
+    /// What its monitor holds.
+    pub(crate) fn holdings(&self) -> Result<Holdings> {
+        let count = |what: &str| {
+            let path = format!("/proc/{}/{what}", self.monitor);
+            Ok::<_, anyhow::Error>(std::fs::read_dir(&path).context(path)?.count())
+        };
+        Ok(Holdings { descriptors: count("fd")?, threads: count("task")? })
+    }
+
+    /// A container on the root file system with `layers` above it, read-only, that runs a shell script to its end;
+    /// what it prints.
+    pub(crate) async fn shell(&self, layers: &[Bdf], script: &str) -> Result<String> {
+        let plan = container(layers.iter().chain([&self.base]), script);
+        let id = plan.id.clone();
+        let (mut reader, writer) = std::io::pipe()?;
+        let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+        let ours = [null()?, writer.try_clone()?.into(), writer.into()];
+        let expected = self.pod.create(plan).await?;
+        let connecting = tokio::spawn(Streams::connect(expected, ours));
+        self.pod.start(&id).await?;
+        let status =
+            tokio::time::timeout(LIMIT, self.pod.wait(&id)).await.context("too slow")??;
+        let mut streams = connecting.await??;
+        streams.drained().await;
+        drop(streams);
+        let mut text = String::new();
+        reader.read_to_string(&mut text)?;
+        self.pod.delete(&id, false).await?;
+        ensure!(status.shell_code() == 0, "exit code {}: {text}", status.shell_code());
+        Ok(text)
+    }
+}
+
+fn container<'a>(layers: impl Iterator<Item = &'a Bdf>, script: &str) -> ContainerPlan {
+    let namespace = |kind: NamespaceKind| Namespace { kind: kind.into(), join: String::new() };
+    ContainerPlan {
+        id: unique_id(),
+        rootfs: Some(RootfsPlan {
+            layers: layers.map(|address| address.0.into()).collect(),
+            ..RootfsPlan::default()
+        }),
+        namespaces: vec![namespace(NamespaceKind::Mount), namespace(NamespaceKind::Pid)],
+        process: Some(ProcessPlan {
+            args: ["sh", "-c", script].map(|arg| arg.as_bytes().to_vec()).to_vec(),
+            env: vec![b"PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_vec()],
+            cwd: b"/".into(),
+            capabilities: Some(Capabilities::default()),
+            stdio: Some(Stdio { stdin: None, stdout: Some(0), stderr: Some(0) }),
+            ..ProcessPlan::default()
+        }),
+        ..ContainerPlan::default()
+    }
+}
+
+/// EROFS images, each with the one file `NAME` that holds `CONTENT`.
+pub(crate) struct Images {
+    _directory: TempDir,
+    files: Vec<File>,
+}
+
+impl Images {
+    /// Makes one of each name and content.
+    pub(crate) fn new<'a>(files: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+        let directory = TempDir::with_prefix("images-")?;
+        let cache = LayerCache::new(directory.path().join("cache"));
+        let mut images = Vec::new();
+        for (name, content) in files {
+            let root = directory.path().join("roots").join(name);
+            std::fs::create_dir_all(&root)?;
+            std::fs::write(root.join(name), content)?;
+            images.push(cache.layer(&root, |_| ())?.file);
+        }
+        Ok(Self { _directory: directory, files: images })
+    }
+
+    /// A descriptor of the image at `index`.
+    pub(crate) fn file(&self, index: usize) -> Result<File> {
+        Ok(self.files.get(index).context("no such image")?.try_clone()?)
+    }
+}
