@@ -116,7 +116,7 @@ pub struct Request {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What is wanted.
-    #[prost(oneof = "request::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "request::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 20")]
     pub body: Option<request::Body>,
 }
 
@@ -163,6 +163,9 @@ pub mod request {
         /// Kill what is left, sync, power the machine off. Answer: done, then the machine ends.
         #[prost(message, tag = "13")]
         Shutdown(Shutdown),
+        /// Bring as many of the guest's CPUs online as this, and the others offline. Answer: [`super::Cpus`].
+        #[prost(message, tag = "20")]
+        SetCpus(SetCpus),
     }
 
     /// Names a container.
@@ -254,6 +257,14 @@ pub mod request {
         pub settings: Vec<CgroupSetting>,
     }
 
+    /// See [`Body::SetCpus`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct SetCpus {
+        /// How many, from 1 to those that the machine has.
+        #[prost(uint32, tag = "1")]
+        pub online: u32,
+    }
+
     /// See [`Body::Shutdown`].
     #[derive(Clone, PartialEq, Message)]
     pub struct Shutdown {}
@@ -266,13 +277,13 @@ pub struct Response {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// The result.
-    #[prost(oneof = "response::Body", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "response::Body", tags = "2, 3, 4, 5, 6, 20")]
     pub body: Option<response::Body>,
 }
 
 /// The kinds of [`Response`].
 pub mod response {
-    use super::{AgentError, Created, Message, Oneof, Processes, Stats};
+    use super::{AgentError, Cpus, Created, Message, Oneof, Processes, Stats};
 
     /// What a response holds.
     #[derive(Clone, PartialEq, Oneof)]
@@ -292,6 +303,9 @@ pub mod response {
         /// The accounting of a container.
         #[prost(message, tag = "6")]
         Stats(Stats),
+        /// The guest's CPUs.
+        #[prost(message, tag = "20")]
+        Cpus(Cpus),
     }
 
     /// Nothing to say but that it is done.
@@ -321,6 +335,17 @@ pub struct Stats {
     /// For example `memory.current` and `cpu.stat`.
     #[prost(message, repeated, tag = "1")]
     pub files: Vec<CgroupSetting>,
+}
+
+/// The guest's CPUs.
+#[derive(Clone, PartialEq, Message)]
+pub struct Cpus {
+    /// Those online.
+    #[prost(uint32, tag = "1")]
+    pub online: u32,
+    /// All that the machine has.
+    #[prost(uint32, tag = "2")]
+    pub present: u32,
 }
 
 /// Why a request failed.

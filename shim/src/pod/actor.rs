@@ -9,7 +9,7 @@
 //! Invariant: after a failure the machine is stopped at once, and every waiter and every later command
 //! gets that failure; only processes that were asked for are remembered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use cofferdam_agent_protocol::{
@@ -60,6 +60,8 @@ pub(super) enum Command {
     Expect { token: StreamToken, stream: oneshot::Sender<UnixStream> },
     /// Ask the agent.
     Request { body: request::Body, reply: Reply<response::Body> },
+    /// Ask the monitor, which answers one request after the other.
+    Monitor { message: ToMonitor, reply: Reply<FromMonitor> },
     /// Answer when the container's first process has ended.
     Wait { container: String, reply: Reply<ExitStatus> },
     /// Stop the machine; the last command.
@@ -97,6 +99,8 @@ pub(super) struct Actor {
     expected: HashMap<StreamToken, oneshot::Sender<UnixStream>>,
     pending: HashMap<u64, Pending>,
     next_request: u64,
+    /// Those who asked the monitor, in the order of its answers.
+    asked: VecDeque<Reply<FromMonitor>>,
     processes: HashMap<String, Process>,
     hello_deadline: Instant,
     oom_told: bool,
@@ -127,6 +131,7 @@ impl Actor {
             expected: HashMap::new(),
             pending: HashMap::new(),
             next_request: 1,
+            asked: VecDeque::new(),
             processes: HashMap::new(),
             hello_deadline,
         })
@@ -183,6 +188,7 @@ impl Actor {
         match (command, self.failure.clone()) {
             (Command::Ready(reply), Some(failure)) => drop(reply.send(Err(failure))),
             (Command::Request { reply, .. }, Some(failure)) => drop(reply.send(Err(failure))),
+            (Command::Monitor { reply, .. }, Some(failure)) => drop(reply.send(Err(failure))),
             (Command::Wait { container, reply }, failure) => self.wait(&container, reply, failure),
             (Command::Expect { .. }, Some(_)) | (Command::Stop, _) => {}
             (Command::Ready(reply), None) => {
@@ -191,6 +197,12 @@ impl Actor {
             }
             (Command::Expect { token, stream }, None) => drop(self.expected.insert(token, stream)),
             (Command::Request { body, reply }, None) => self.request(body, reply).await,
+            (Command::Monitor { message, reply }, None) => {
+                self.asked.push_back(reply);
+                if let Err(error) = self.monitor.send(&message, &[]) {
+                    self.monitor_lost(&error).await;
+                }
+            }
         }
     }
 
@@ -245,8 +257,13 @@ impl Actor {
                     tracing::warn!("this host lets the monitor run without {what} only");
                 }
             }
-            // Nobody asks for these yet; the last account comes unasked.
-            FromMonitor::Paused | FromMonitor::Resumed | FromMonitor::Stats(_) => {}
+            // Nobody asks for it yet; the last account comes unasked.
+            FromMonitor::Stats(_) => {}
+            answer @ (FromMonitor::Paused | FromMonitor::Resumed) => {
+                if let Some(reply) = self.asked.pop_front() {
+                    let _ = reply.send(Ok(answer));
+                }
+            }
             FromMonitor::Failed(text) => self.fail(Cause::Build(text)).await,
             FromMonitor::Exited(reason) => self.fail(Cause::Ended(reason)).await,
         }
@@ -387,6 +404,9 @@ impl Actor {
         }
         for (_, pending) in self.pending.drain() {
             let _ = pending.reply.send(Err(failure.clone()));
+        }
+        for reply in self.asked.drain(..) {
+            let _ = reply.send(Err(failure.clone()));
         }
         for waiter in self.processes.values_mut().flat_map(|process| process.waiters.drain(..)) {
             let _ = waiter.send(Err(failure.clone()));

@@ -14,6 +14,7 @@ use libtest_mimic::{Arguments, Trial};
 mod cases;
 mod leftovers;
 mod monitor;
+mod pod;
 mod run;
 mod terminal;
 

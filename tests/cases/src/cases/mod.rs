@@ -13,6 +13,7 @@ mod memory;
 mod mounts;
 mod net;
 mod processes;
+mod resize;
 mod signals;
 mod stdio;
 mod tty;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Vec<Case> {
         limits::CASES,
         disks::CASES,
         memory::CASES,
+        resize::CASES,
         vsock::CASES,
         net::CASES,
         processes::CASES,

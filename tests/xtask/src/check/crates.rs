@@ -18,7 +18,15 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
         &["cofferdam-agent-protocol", "cofferdam-rootfs-builder", "cofferdam-vmm-api"],
     ),
     ("cofferdam-test-bench", &["cofferdam-agent-protocol", "cofferdam-vmm-api"]),
-    ("cofferdam-test-cases", &[]),
+    (
+        "cofferdam-test-cases",
+        &[
+            "cofferdam-agent-protocol",
+            "cofferdam-rootfs-builder",
+            "cofferdam-shim",
+            "cofferdam-vmm-api",
+        ],
+    ),
     (
         "cofferdam-test-fuzz",
         &[
