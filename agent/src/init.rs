@@ -77,8 +77,12 @@ pub(crate) fn prepare() -> Result<Place> {
     // Several descriptors for each process. What containers get is another matter.
     setrlimit(Resource::RLIMIT_NOFILE, MAX_FILES, MAX_FILES)
         .context(|| "raising the limit of open files".into())?;
-    let place =
-        Place { run: "/run/cofferdam".into(), cgroup: "/sys/fs/cgroup/pod".into(), layers: None };
+    let place = Place {
+        run: "/run/cofferdam".into(),
+        cgroup: "/sys/fs/cgroup/pod".into(),
+        cpus: "/sys/devices/system/cpu".into(),
+        layers: None,
+    };
     control_groups(Path::new("/sys/fs/cgroup"), &place.cgroup)?;
     Ok(place)
 }

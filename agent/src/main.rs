@@ -95,7 +95,11 @@ fn outside() -> Result<(Place, Dialer)> {
     let cgroup =
         PathBuf::from("/sys/fs/cgroup/unified/cofferdam-test").join(std::process::id().to_string());
     std::fs::create_dir_all(&cgroup).context(|| format!("making {}", cgroup.display()))?;
-    let place =
-        Place { run: directory.join("run"), cgroup, layers: Some(directory.join("layers")) };
+    let place = Place {
+        run: directory.join("run"),
+        cgroup,
+        cpus: directory.join("cpu"),
+        layers: Some(directory.join("layers")),
+    };
     Ok((place, Dialer::Unix(directory)))
 }

@@ -48,6 +48,7 @@ impl Supervisor {
         let mut spec = MachineSpec {
             version: API_VERSION,
             vcpus: 1,
+            max_vcpus: None,
             memory: MiB(48),
             huge_pages: false,
             boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: String::new() },

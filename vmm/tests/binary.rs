@@ -223,6 +223,7 @@ fn boot_supervised(channel: &Channel, kernel: &NamedTempFile) {
     let spec = MachineSpec {
         version: API_VERSION,
         vcpus: 2,
+        max_vcpus: None,
         memory: MiB(48),
         huge_pages: false,
         boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: String::new() },

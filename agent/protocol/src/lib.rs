@@ -21,9 +21,9 @@ pub use framing::{
     Frame, FrameError, HEADER, MAX_AGENT_FRAME, MAX_HOST_FRAME, decode, encode, frame_length,
 };
 pub use message::{
-    AgentError, AgentFrame, Created, Ended, ErrorKind, Event, Found, Hello, HostFrame, PodPlan,
-    Processes, Refusal, Request, Response, Stats, Welcome, agent_frame, event, host_frame, request,
-    response,
+    AgentError, AgentFrame, Cpus, Created, Ended, ErrorKind, Event, Found, Hello, HostFrame,
+    PodPlan, Processes, Refusal, Request, Response, Stats, Welcome, agent_frame, event, host_frame,
+    request, response,
 };
 pub use plan::{
     Capabilities, CgroupPlan, CgroupSetting, ContainerPlan, DeviceNode, DeviceType, IdMap,

@@ -116,7 +116,7 @@ pub struct Request {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What is wanted.
-    #[prost(oneof = "request::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "request::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20")]
     pub body: Option<request::Body>,
 }
 
@@ -169,6 +169,9 @@ pub mod request {
         /// Let go of devices that are about to be taken away; no disk may be mounted. Answer: done.
         #[prost(message, tag = "15")]
         Release(Release),
+        /// Bring as many of the guest's CPUs online as this, and the others offline. Answer: [`super::Cpus`].
+        #[prost(message, tag = "20")]
+        SetCpus(SetCpus),
     }
 
     /// Names a container.
@@ -260,6 +263,14 @@ pub mod request {
         pub settings: Vec<CgroupSetting>,
     }
 
+    /// See [`Body::SetCpus`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct SetCpus {
+        /// How many, from 1 to those that the machine has.
+        #[prost(uint32, tag = "1")]
+        pub online: u32,
+    }
+
     /// See [`Body::Shutdown`].
     #[derive(Clone, PartialEq, Message)]
     pub struct Shutdown {}
@@ -313,13 +324,13 @@ pub struct Response {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// The result.
-    #[prost(oneof = "response::Body", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "response::Body", tags = "2, 3, 4, 5, 6, 7, 20")]
     pub body: Option<response::Body>,
 }
 
 /// The kinds of [`Response`].
 pub mod response {
-    use super::{AgentError, Created, Found, Message, Oneof, Processes, Stats};
+    use super::{AgentError, Cpus, Created, Found, Message, Oneof, Processes, Stats};
 
     /// What a response holds.
     #[derive(Clone, PartialEq, Oneof)]
@@ -342,6 +353,9 @@ pub mod response {
         /// The devices are there.
         #[prost(message, tag = "7")]
         Found(Found),
+        /// The guest's CPUs.
+        #[prost(message, tag = "20")]
+        Cpus(Cpus),
     }
 
     /// Nothing to say but that it is done.
@@ -379,6 +393,17 @@ pub struct Stats {
     /// For example `memory.current` and `cpu.stat`.
     #[prost(message, repeated, tag = "1")]
     pub files: Vec<CgroupSetting>,
+}
+
+/// The guest's CPUs.
+#[derive(Clone, PartialEq, Message)]
+pub struct Cpus {
+    /// Those online.
+    #[prost(uint32, tag = "1")]
+    pub online: u32,
+    /// All that the machine has.
+    #[prost(uint32, tag = "2")]
+    pub present: u32,
 }
 
 /// Why a request failed.

@@ -3,6 +3,7 @@
 //! Invariant: everything is below the directories of one [`Place`].
 
 pub(crate) mod cgroup;
+pub(crate) mod cpu;
 mod oom;
 mod pci;
 mod plug;
@@ -27,6 +28,8 @@ pub(crate) struct Place {
     pub(crate) run: PathBuf,
     /// The control group above those of the containers.
     pub(crate) cgroup: PathBuf,
+    /// The CPUs in sysfs.
+    pub(crate) cpus: PathBuf,
     /// Directories that stand for the layers' disks, outside of a guest.
     pub(crate) layers: Option<PathBuf>,
 }

@@ -78,6 +78,10 @@ impl Pod {
                 let files = self.find(&of.container)?.cgroup.stats();
                 return Ok(response::Body::Stats(Stats { files }));
             }
+            Body::SetCpus(wanted) => {
+                let cpus = guest::cpu::set_online(&self.place.cpus, wanted.online)?;
+                return Ok(response::Body::Cpus(cpus));
+            }
             Body::Start(start) => self.start(&start.container).await,
             Body::Signal(signal) => self.signal(&signal),
             Body::Resize(resize) => self.resize(&resize),

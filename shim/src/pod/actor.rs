@@ -258,14 +258,16 @@ impl Actor {
                     tracing::warn!("this host lets the monitor run without {what} only");
                 }
             }
-            // Nobody asks for these yet; the last account comes unasked.
-            FromMonitor::Paused | FromMonitor::Resumed | FromMonitor::Stats(_) => {}
-            FromMonitor::Attached(_) | FromMonitor::Detached { .. } | FromMonitor::Refused(_) => {
-                match self.asked.pop_front() {
-                    Some(reply) => drop(reply.send(Ok(message))),
-                    None => self.fail(Cause::Monitor("it answers what nobody asked".into())).await,
-                }
-            }
+            // Nobody asks for it yet; the last account comes unasked.
+            FromMonitor::Stats(_) => {}
+            FromMonitor::Paused
+            | FromMonitor::Resumed
+            | FromMonitor::Attached(_)
+            | FromMonitor::Detached { .. }
+            | FromMonitor::Refused(_) => match self.asked.pop_front() {
+                Some(reply) => drop(reply.send(Ok(message))),
+                None => self.fail(Cause::Monitor("it answers what nobody asked".into())).await,
+            },
             FromMonitor::Failed(text) => self.fail(Cause::Build(text)).await,
             FromMonitor::Exited(reason) => self.fail(Cause::Ended(reason)).await,
         }
@@ -409,6 +411,9 @@ impl Actor {
         }
         for (_, pending) in self.pending.drain() {
             let _ = pending.reply.send(Err(failure.clone()));
+        }
+        for reply in self.asked.drain(..) {
+            let _ = reply.send(Err(failure.clone()));
         }
         for waiter in self.processes.values_mut().flat_map(|process| process.waiters.drain(..)) {
             let _ = waiter.send(Err(failure.clone()));

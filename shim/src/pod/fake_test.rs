@@ -155,6 +155,7 @@ fn spec(connections: OwnedFd) -> PodSpec {
         machine: MachineSpec {
             version: API_VERSION,
             vcpus: 1,
+            max_vcpus: None,
             memory: MiB(64),
             huge_pages: false,
             boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: String::new() },

@@ -12,6 +12,7 @@ mod cgroup;
 mod error;
 pub mod guardian;
 mod link;
+mod machine;
 mod monitor;
 mod plug;
 mod state_dir;

@@ -143,6 +143,7 @@ impl RunPlan {
         MachineSpec {
             version: API_VERSION,
             vcpus: self.size.vcpus,
+            max_vcpus: None,
             memory: self.size.memory,
             huge_pages: self.settings.huge_pages,
             boot: BootSpec { kernel, initrd: Some(image), cmdline: self.cmdline(verbose) },

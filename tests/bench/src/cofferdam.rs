@@ -82,6 +82,7 @@ fn spec(run: &Run, disks: &[String], files: &mut Files, vsock: OwnedFd) -> Resul
     Ok(MachineSpec {
         version: API_VERSION,
         vcpus: run.vcpus,
+        max_vcpus: None,
         memory: MiB(run.memory_mib),
         huge_pages: run.huge_pages,
         boot: BootSpec { kernel, initrd, cmdline },

@@ -15,6 +15,7 @@ mod cases;
 mod leftovers;
 mod live;
 mod monitor;
+mod pod;
 mod run;
 mod terminal;
 

@@ -69,6 +69,7 @@ fn specification(cmdline: bool) -> MachineSpec {
     MachineSpec {
         version: API_VERSION,
         vcpus: 1,
+        max_vcpus: None,
         memory: MiB(MEMORY),
         boot: BootSpec {
             kernel: FdSlot(0),

@@ -44,6 +44,7 @@ fn run(kernel: &Path, words: &str) -> (ExitReason, String) {
     let spec = MachineSpec {
         version: API_VERSION,
         vcpus: 1,
+        max_vcpus: None,
         memory: MiB(64),
         boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: words.into() },
         disks: vec![

@@ -19,8 +19,8 @@ pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Message};
 pub use control::{Booted, ExitReason, FromMonitor, Stage, StageName, ToMonitor};
 pub use plug::NewDevice;
 pub use spec::{
-    BootSpec, ConsoleSpec, DiskSpec, MAX_DISKS, MAX_NETS, MAX_QUEUE_PAIRS, MAX_SPARE_QUEUES,
-    MAX_VCPUS, MachineSpec, NetSpec, SpecError, VsockSpec,
+    BootSpec, ConsoleSpec, DiskSpec, MAX_CMDLINE, MAX_DISKS, MAX_NETS, MAX_QUEUE_PAIRS,
+    MAX_SPARE_QUEUES, MAX_VCPUS, MachineSpec, NetSpec, SpecError, VsockSpec,
 };
 pub use start::{is_privileged, start_monitor};
 pub use stats::{Counts, DeviceStats, KvmStats, KvmValue, Stats};

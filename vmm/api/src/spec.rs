@@ -27,7 +27,7 @@ const MIN_MTU: u16 = 68;
 const MAX_SERIAL: usize = 20;
 
 /// Longest kernel command line in bytes, the limit of x86 Linux.
-const MAX_CMDLINE: usize = 2047;
+pub const MAX_CMDLINE: usize = 2047;
 
 /// Least memory that the guest kernel and the agent start in.
 const MIN_MEMORY: MiB = MiB(48);
@@ -41,8 +41,12 @@ const MAX_MEMORY: MiB = MiB(1 << 20);
 pub struct MachineSpec {
     /// [`crate::API_VERSION`].
     pub version: u32,
-    /// Virtual CPUs, 1 to [`MAX_VCPUS`].
+    /// Virtual CPUs that the guest starts with, 1 to [`MAX_VCPUS`].
     pub vcpus: u8,
+    /// Most virtual CPUs, up to [`MAX_VCPUS`]: those beyond `vcpus` are parked until the guest brings them online.
+    /// Without it there are no more than `vcpus`.
+    #[serde(default)]
+    pub max_vcpus: Option<u8>,
     /// Memory.
     pub memory: MiB,
     /// All of it in pages of 2 MiB, where the host has them: faster, and more of it taken.
@@ -150,6 +154,14 @@ pub enum SpecError {
     /// The number of CPUs.
     #[error("{0} vCPUs; 1 to {MAX_VCPUS} are possible")]
     Vcpus(u8),
+    /// The most CPUs.
+    #[error("at most {max} vCPUs, {boot} of them at boot; {boot} to {MAX_VCPUS} are possible")]
+    MaxVcpus {
+        /// At boot.
+        boot: u8,
+        /// At most.
+        max: u8,
+    },
     /// The amount of memory.
     #[error("{0} of memory; {MIN_MEMORY} to {MAX_MEMORY} are possible")]
     Memory(MiB),
@@ -203,6 +215,9 @@ impl MachineSpec {
         if self.vcpus == 0 || self.vcpus > MAX_VCPUS {
             return Err(SpecError::Vcpus(self.vcpus));
         }
+        if !(self.vcpus..=MAX_VCPUS).contains(&self.all_vcpus()) {
+            return Err(SpecError::MaxVcpus { boot: self.vcpus, max: self.all_vcpus() });
+        }
         if self.memory < MIN_MEMORY || self.memory > MAX_MEMORY {
             return Err(SpecError::Memory(self.memory));
         }
@@ -225,6 +240,12 @@ impl MachineSpec {
             return Err(SpecError::Cid(vsock.cid));
         }
         check_slots(self.slots(), sent)
+    }
+
+    /// All virtual CPUs, parked ones among them.
+    #[must_use]
+    pub fn all_vcpus(&self) -> u8 {
+        self.max_vcpus.unwrap_or(self.vcpus)
     }
 
     /// All descriptors it names.

@@ -6,6 +6,7 @@ fn spec() -> MachineSpec {
     MachineSpec {
         version: API_VERSION,
         vcpus: 1,
+        max_vcpus: None,
         memory: MiB(256),
         huge_pages: false,
         boot: BootSpec { kernel: FdSlot(0), initrd: Some(FdSlot(1)), cmdline: "quiet".into() },
@@ -50,6 +51,8 @@ fn each_limit_is_enforced() {
     assert_eq!(broken(|s| s.version = 99), SpecError::Version(99));
     assert_eq!(broken(|s| s.vcpus = 0), SpecError::Vcpus(0));
     assert_eq!(broken(|s| s.vcpus = 65), SpecError::Vcpus(65));
+    assert_eq!(broken(|s| s.max_vcpus = Some(0)), SpecError::MaxVcpus { boot: 1, max: 0 });
+    assert_eq!(broken(|s| s.max_vcpus = Some(65)), SpecError::MaxVcpus { boot: 1, max: 65 });
     assert_eq!(broken(|s| s.memory = MiB(16)), SpecError::Memory(MiB(16)));
     assert_eq!(broken(|s| s.memory = MiB(u32::MAX)), SpecError::Memory(MiB(u32::MAX)));
     assert_eq!(broken(|s| s.boot.cmdline = "x".repeat(2048)), SpecError::Cmdline(2048));
@@ -71,6 +74,16 @@ fn each_limit_is_enforced() {
         broken(|s| s.vsock = Some(VsockSpec { cid: Cid(2), connections: FdSlot(3) })),
         SpecError::Cid(Cid(2))
     ));
+}
+
+#[test]
+fn vcpus_can_be_parked() {
+    let mut parked = spec();
+    (parked.vcpus, parked.max_vcpus) = (2, Some(MAX_VCPUS));
+    assert_eq!((parked.check(7), parked.all_vcpus()), (Ok(()), MAX_VCPUS));
+    parked.max_vcpus = Some(1);
+    assert_eq!(parked.check(7), Err(SpecError::MaxVcpus { boot: 2, max: 1 }));
+    assert_eq!(spec().all_vcpus(), 1);
 }
 
 #[test]

@@ -90,14 +90,14 @@ pub fn load(
     let kernel = kernel::load(ram, kernel, plan.memory.low_end())?;
     let initrd = load_initrd(plan, ram, &kernel, initrd)?;
     ram.write_slice(&plan.acpi.bytes, GuestAddress(ACPI))?;
-    ram.write_slice(plan.spec.boot.cmdline.as_bytes(), GuestAddress(CMDLINE))?;
+    ram.write_slice(plan.cmdline.as_bytes(), GuestAddress(CMDLINE))?;
     match kernel.protocol {
         Protocol::Pvh { entry } => {
             pvh::write_start_info(ram, &plan.memory, initrd)?;
             Ok(pvh::entry_state(entry))
         }
         Protocol::Linux { entry, header } => {
-            let length = plan.spec.boot.cmdline.len();
+            let length = plan.cmdline.len();
             linux::write_boot_params(ram, &plan.memory, *header, (initrd, length))?;
             linux::write_tables(ram)?;
             Ok(linux::entry_state(entry))

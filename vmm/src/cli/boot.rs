@@ -90,6 +90,7 @@ fn specification(args: &BootArgs, outbox: &mut Outbox) -> anyhow::Result<Machine
     Ok(MachineSpec {
         version: API_VERSION,
         vcpus: args.cpus,
+        max_vcpus: args.max_cpus,
         memory: MiB(args.memory),
         huge_pages: args.hugepages,
         boot: BootSpec { kernel, initrd, cmdline: args.cmdline.clone() },

@@ -52,6 +52,9 @@ pub(crate) struct BootArgs {
     /// Virtual CPUs.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) cpus: u8,
+    /// Most virtual CPUs: those beyond the others are parked until the guest brings them online.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_cpus: Option<u8>,
     /// Memory: MiB, or with a suffix M or G.
     #[arg(long, default_value = "256", value_parser = parse_memory, value_name = "SIZE")]
     pub(crate) memory: u32,

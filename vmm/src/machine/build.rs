@@ -167,9 +167,9 @@ impl Machine {
     /// [`BuildError`].
     pub fn build(plan: &Plan, mut files: Files, host: &Host) -> Result<Self, BuildError> {
         let (spec, hypervisor) = (&plan.spec, &host.hypervisor);
-        let possible = hypervisor.max_vcpus();
-        if usize::from(spec.vcpus) > possible {
-            return Err(BuildError::Vcpus { wanted: spec.vcpus, possible });
+        let (wanted, possible) = (spec.all_vcpus(), hypervisor.max_vcpus());
+        if usize::from(wanted) > possible {
+            return Err(BuildError::Vcpus { wanted, possible });
         }
         let ram = allocate_ram(&plan.memory.ram, spec.huge_pages)?;
         let mut kernel = files.take_file(spec.boot.kernel)?;
@@ -190,8 +190,9 @@ impl Machine {
         let (devices, metered) = builder.build()?;
 
         let cpuid = hypervisor.cpuid()?;
-        let topology = Topology { vcpus: spec.vcpus };
-        let vcpus = (0..spec.vcpus).map(|index| vm.create_vcpu(index, topology, &cpuid));
+        let topology = Topology { vcpus: wanted };
+        // Parked ones are as complete as the others: nothing can be made once the jail is shut.
+        let vcpus = (0..wanted).map(|index| vm.create_vcpu(index, topology, &cpuid));
         let vcpus = vcpus.collect::<Result<Vec<_>, _>>()?;
         if let Some(first) = vcpus.first() {
             first.set_entry(entry)?;

@@ -3,6 +3,7 @@
 //! Invariant: pure. A plan depends on its specification alone, and building it decides nothing.
 
 pub mod acpi;
+mod cmdline;
 pub mod layout;
 pub mod pci;
 
@@ -54,6 +55,8 @@ pub struct Plan {
     pub balloon: Option<Slot>,
     /// The places that are left, for what is plugged in.
     pub slots: Slots,
+    /// The kernel's command line.
+    pub cmdline: String,
     /// The ACPI tables.
     pub acpi: AcpiTables,
 }
@@ -83,14 +86,16 @@ impl Plan {
             return Err(PlanError::BusFull);
         }
         let memory = MemoryLayout::new(spec.memory);
-        let acpi = acpi::tables(spec.vcpus, spec.console.is_some());
-        Ok(Self { spec, memory, vsock, rng, disks, nets, balloon, slots, acpi })
+        let cmdline = cmdline::of(&spec)?;
+        let acpi = acpi::tables(spec.all_vcpus(), spec.console.is_some());
+        Ok(Self { spec, memory, vsock, rng, disks, nets, balloon, slots, cmdline, acpi })
     }
 
-    /// Queues of each device that can have several: each vCPU has its own, up to a few.
+    /// Queues of each device that can have several: each vCPU has its own, up to a few. Parked vCPUs count: there
+    /// are no more queues later.
     #[must_use]
     pub fn queues(&self) -> u16 {
-        u16::from(self.spec.vcpus).min(MAX_QUEUES)
+        u16::from(self.spec.all_vcpus()).min(MAX_QUEUES)
     }
 
     /// The addresses of the disks, in order.

@@ -18,6 +18,7 @@ fn with_nets(vcpus: u8, memory: u32, disks: usize, nets: usize) -> MachineSpec {
     MachineSpec {
         version: API_VERSION,
         vcpus,
+        max_vcpus: None,
         memory: MiB(memory),
         huge_pages: false,
         boot: BootSpec { kernel: FdSlot(0), initrd: Some(FdSlot(1)), cmdline: "quiet".into() },

@@ -14,6 +14,7 @@ mod memory;
 mod mounts;
 mod net;
 mod processes;
+mod resize;
 mod signals;
 mod stdio;
 mod tty;
@@ -54,6 +55,7 @@ pub(crate) fn all() -> Vec<Case> {
         disks::CASES,
         memory::CASES,
         hotplug::CASES,
+        resize::CASES,
         vsock::CASES,
         net::CASES,
         processes::CASES,

@@ -1,0 +1,64 @@
+//! The machine's size and standstill, against a fake monitor and agent.
+
+use cofferdam_agent_protocol::{AgentError, Cpus, ErrorKind};
+use cofferdam_vmm_api::ExitReason;
+
+use super::super::fake_test::{Guest, with};
+use super::*;
+
+#[test]
+fn the_agent_brings_cpus_online() {
+    let guest = |guest: Guest| {
+        guest.boot();
+        let mut agent = guest.agent();
+        for online in [4, 2, 300] {
+            let (id, request::Body::SetCpus(_)) = agent.request() else { panic!("not CPUs") };
+            agent.answer(id, response::Body::Cpus(Cpus { online, present: 4 }));
+        }
+        let (id, request::Body::SetCpus(wanted)) = agent.request() else { panic!("not CPUs") };
+        assert_eq!(wanted.online, 9);
+        let message = "9 CPUs online: the machine has 1 to 4".into();
+        let kind = ErrorKind::Unsupported.into();
+        agent.answer(id, response::Body::Error(AgentError { kind, message }));
+        guest.end();
+    };
+    let host = async |pod: &Pod| {
+        pod.ready().await.unwrap();
+        assert_eq!(pod.set_cpus(4).await, Ok(4));
+        assert_eq!(pod.set_cpus(2).await, Ok(2));
+        let error = pod.set_cpus(2).await.unwrap_err();
+        assert_eq!(error.cause, Cause::WrongAnswer("set_cpus"), "a guest that tells nonsense");
+        assert!(pod.set_cpus(9).await.unwrap_err().to_string().contains("has 1 to 4"));
+    };
+    with(guest, host);
+}
+
+#[test]
+fn the_monitor_pauses_and_resumes() {
+    let guest = |guest: Guest| {
+        guest.boot();
+        let agent = guest.agent();
+        for (wanted, answer) in [
+            (ToMonitor::Pause, FromMonitor::Paused),
+            (ToMonitor::Resume, FromMonitor::Resumed),
+            (ToMonitor::Pause, FromMonitor::Resumed),
+            (ToMonitor::Pause, FromMonitor::Exited(ExitReason::PowerOff)),
+        ] {
+            assert_eq!(guest.control.receive::<ToMonitor>().unwrap().body, wanted);
+            guest.tell(&answer);
+        }
+        guest.end();
+        drop(agent);
+    };
+    let host = async |pod: &Pod| {
+        pod.ready().await.unwrap();
+        pod.pause_machine().await.unwrap();
+        pod.resume_machine().await.unwrap();
+        let error = pod.pause_machine().await.unwrap_err();
+        assert!(error.to_string().contains("it answered Resumed"), "{error}");
+        let ended = Cause::Ended(ExitReason::PowerOff);
+        assert_eq!(pod.pause_machine().await.unwrap_err().cause, ended);
+        assert_eq!(pod.resume_machine().await.unwrap_err().cause, ended);
+    };
+    with(guest, host);
+}
