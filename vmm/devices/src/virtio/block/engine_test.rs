@@ -31,7 +31,7 @@ fn parts() -> Parts {
     file.set_len(DISK).unwrap();
     file.write_all_at(&[7; 64 << 10], 0).unwrap();
     let copy = file.try_clone().unwrap();
-    let backend = Arc::new(Backend::new(copy, BlockOptions::default()).unwrap());
+    let backend = Arc::new(Backend::new(copy, DISK, BlockOptions::default()).unwrap());
     let intake = Intake::new(Arc::clone(&backend), Arc::new(Counts::default()), false);
     Parts { machine, queue, file, backend, intake }
 }
