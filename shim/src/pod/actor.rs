@@ -412,9 +412,6 @@ impl Actor {
         for (_, pending) in self.pending.drain() {
             let _ = pending.reply.send(Err(failure.clone()));
         }
-        for reply in self.asked.drain(..) {
-            let _ = reply.send(Err(failure.clone()));
-        }
         for waiter in self.processes.values_mut().flat_map(|process| process.waiters.drain(..)) {
             let _ = waiter.send(Err(failure.clone()));
         }
