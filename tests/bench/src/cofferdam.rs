@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cofferdam_test_bench::{Run, place};
@@ -22,9 +23,10 @@ const CONSOLE_LIMIT: u32 = 64 << 10;
 /// The user that the monitor becomes, one of those that pods have.
 const UID: u32 = 2_000_000_000;
 
-struct Machine {
+/// A machine that was started.
+pub(crate) struct Machine {
     control: Channel,
-    connections: Channel,
+    connections: Arc<Channel>,
     process: Process,
     stages: Vec<(String, u64)>,
 }
@@ -46,8 +48,22 @@ impl Files {
     }
 }
 
+/// What a machine is made of, beside what a [`Run`] says.
+pub(crate) struct Parts<'a> {
+    /// The initramfs.
+    pub(crate) initramfs: &'a str,
+    /// The disks, and whether each may be written.
+    pub(crate) disks: Vec<(&'a str, bool)>,
+}
+
 /// Starts it.
-pub(crate) fn start(run: &Run, disks: &[String]) -> Result<impl Started + use<>> {
+pub(crate) fn start(run: &Run, disks: &[String]) -> Result<Machine> {
+    let disks = disks.iter().enumerate().map(|(index, path)| (path.as_str(), index > 0)).collect();
+    start_of(run, &Parts { initramfs: place::INITRAMFS, disks })
+}
+
+/// Starts a machine of these parts.
+pub(crate) fn start_of(run: &Run, parts: &Parts<'_>) -> Result<Machine> {
     let (control, theirs) = Channel::pair().context("making a control socket")?;
     let start = |command| start_monitor(command, theirs.into_inner());
     let process = Process::start(&[place::MONITOR.to_owned()], start)?;
@@ -57,20 +73,19 @@ pub(crate) fn start(run: &Run, disks: &[String]) -> Result<impl Started + use<>>
     control.send(&confine, &[kvm.as_fd()]).context("confining the monitor")?;
     let (connections, theirs) = Channel::pair().context("making a socket of connections")?;
     let mut files = Files::default();
-    let spec = spec(run, disks, &mut files, theirs.into_inner())?;
+    let spec = spec(run, parts, &mut files, theirs.into_inner())?;
     let fds: Vec<BorrowedFd<'_>> = files.0.iter().map(AsFd::as_fd).collect();
     control.send(&ToMonitor::Boot(Box::new(spec)), &fds).context("sending the specification")?;
-    Ok(Machine { control, connections, process, stages: Vec::new() })
+    Ok(Machine { control, connections: Arc::new(connections), process, stages: Vec::new() })
 }
 
-fn spec(run: &Run, disks: &[String], files: &mut Files, vsock: OwnedFd) -> Result<MachineSpec> {
+fn spec(run: &Run, parts: &Parts<'_>, files: &mut Files, vsock: OwnedFd) -> Result<MachineSpec> {
     let kernel = files.open(place::KERNEL, false)?;
-    let initrd = Some(files.open(place::INITRAMFS, false)?);
+    let initrd = Some(files.open(parts.initramfs, false)?);
     let mut specs = Vec::new();
-    for (index, path) in disks.iter().enumerate() {
-        let readonly = index == 0;
-        let file = files.open(path, !readonly)?;
-        specs.push(DiskSpec { file, readonly, serial: format!("disk{index}") });
+    for (index, (path, writable)) in parts.disks.iter().enumerate() {
+        let file = files.open(path, *writable)?;
+        specs.push(DiskSpec { file, readonly: !writable, serial: format!("disk{index}") });
     }
     let mut cmdline = run.cmdline.clone();
     let mut console = None;
@@ -96,6 +111,24 @@ fn spec(run: &Run, disks: &[String], files: &mut Files, vsock: OwnedFd) -> Resul
     })
 }
 
+impl Machine {
+    /// The socket of the guest's connections.
+    pub(crate) fn connections(&self) -> Arc<Channel> {
+        Arc::clone(&self.connections)
+    }
+}
+
+/// The guest's next connection, and the port that it goes to.
+pub(crate) fn accept(connections: &Channel) -> Result<(u32, File)> {
+    let mut port = [0; 4];
+    let (_, mut fds) =
+        connections.receive_bytes(&mut port).context("waiting for the guest's connection")?;
+    let stream = fds.pop().context("a connection without a descriptor")?;
+    // It comes as the monitor likes it.
+    fcntl(&stream, FcntlArg::F_SETFL(OFlag::O_RDWR)).context("making a stream blocking")?;
+    Ok((u32::from_le_bytes(port), stream.into()))
+}
+
 impl Started for Machine {
     fn connection(&mut self) -> Result<File> {
         // The stages come first: all of them are reached before the agent starts.
@@ -119,13 +152,7 @@ impl Started for Machine {
                 FromMonitor::Exited(reason) => bail!("the machine ended: {reason}"),
             }
         }
-        let mut port = [0; 4];
-        let (_, mut fds) =
-            self.connections.receive_bytes(&mut port).context("waiting for the agent")?;
-        let stream = fds.pop().context("a connection without a descriptor")?;
-        // It comes as the monitor likes it.
-        fcntl(&stream, FcntlArg::F_SETFL(OFlag::O_RDWR)).context("making a stream blocking")?;
-        Ok(stream.into())
+        Ok(accept(&self.connections)?.1)
     }
 
     fn stages(&self) -> Vec<(String, u64)> {

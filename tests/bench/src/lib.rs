@@ -23,6 +23,8 @@ pub mod place {
     pub const KERNEL: &str = "/bench/vmlinux";
     /// The guest image.
     pub const INITRAMFS: &str = "/bench/initramfs";
+    /// The initramfs whose init puts load on devices.
+    pub const LOAD: &str = "/bench/load";
     /// QEMU, of the host's distribution.
     pub const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 }
@@ -32,6 +34,36 @@ pub mod place {
 pub struct Plan {
     /// The runs.
     pub runs: Vec<Run>,
+    /// Devices to put load on, after that.
+    #[serde(default)]
+    pub loads: Vec<Device>,
+}
+
+/// A device under load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Device {
+    /// A disk in the host's memory.
+    Disk,
+    /// A network card on a tap.
+    Net,
+    /// The socket device.
+    Vsock,
+}
+
+/// What a phase of load took of our monitor.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Phase {
+    /// What was done.
+    pub name: String,
+    /// What is counted: requests, round trips, MiB.
+    pub unit: String,
+    /// How many of them there were.
+    pub count: u64,
+    /// Exits by reason.
+    pub exits: BTreeMap<String, u64>,
+    /// System calls of the monitor's threads by their numbers.
+    pub calls: BTreeMap<u32, u64>,
 }
 
 /// Which monitor.

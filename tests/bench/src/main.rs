@@ -1,10 +1,13 @@
-//! `measure PLAN`: starts the machines of a plan one after the other and prints what each one took.
+//! `measure PLAN`: starts the machines of a plan one after the other and prints what each one took; then puts load on
+//! devices and prints what each phase of that took.
 //!
 //! Invariant: nothing else runs in the host meanwhile, and nothing of one run is left for the next.
 #![forbid(unsafe_code)]
 
 mod cofferdam;
+mod load;
 mod memory;
+mod peer;
 mod process;
 mod qemu;
 mod trace;
@@ -33,6 +36,9 @@ fn main() -> Result<()> {
     for run in &plan.runs {
         let measured = measure(run).with_context(|| format!("the run {}", run.name))?;
         println!("{}", serde_json::to_string(&measured)?);
+    }
+    for device in &plan.loads {
+        load::measure(*device).with_context(|| format!("load on {device:?}"))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: of the calls, only those from the monitor's `execve` on are counted, and none of this process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
@@ -39,8 +39,25 @@ impl Tracer {
         Ok(Self)
     }
 
+    /// As [`Tracer::stop`], of the system calls of the threads in `tasks` alone, whenever they were started.
+    pub(crate) fn stop_for(&mut self, tasks: &BTreeSet<u32>) -> Result<Counted> {
+        let text = Self::text()?;
+        Ok(count_for(&text, tasks))
+    }
+
+    /// Records system calls of all processes from now on, and exits.
+    pub(crate) fn start_all() -> Result<Self> {
+        write("events/raw_syscalls/sys_enter/enable", "1")?;
+        Self::start_again()
+    }
+
     /// Stops; the exits and calls from `start` to `end` of `CLOCK_MONOTONIC`, exits in nanoseconds after `start`.
     pub(crate) fn stop(&mut self, start: u64, end: u64) -> Result<(Vec<Exit>, BTreeMap<u32, u64>)> {
+        Ok(count(&Self::text()?, std::process::id(), start..end))
+    }
+
+    /// Stops; the trace.
+    fn text() -> Result<String> {
         write("tracing_on", "0")?;
         write("events/enable", "0")?;
         write("options/event-fork", "0")?;
@@ -49,8 +66,30 @@ impl Tracer {
         let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
         write("trace", "")?;
         ensure!(!text.contains("LOST"), "the buffer of the trace is too small");
-        Ok(count(&text, std::process::id(), start..end))
+        Ok(text)
     }
+}
+
+/// Exits by reason, and system calls by number.
+pub(crate) type Counted = (BTreeMap<String, u64>, BTreeMap<u32, u64>);
+
+/// What `trace` holds of all vCPUs and of the threads in `tasks`.
+fn count_for(trace: &str, tasks: &BTreeSet<u32>) -> Counted {
+    let (mut exits, mut calls) = Counted::default();
+    for event in trace.lines().filter_map(Event::parse) {
+        match event.name {
+            "kvm_exit" => {
+                let reason = word_after(event.text, "reason").unwrap_or("unknown");
+                *exits.entry(reason.to_owned()).or_default() += 1;
+            }
+            "sys_enter" if tasks.contains(&event.task) => {
+                let number = word_after(event.text, "NR").and_then(|n| n.parse().ok());
+                number.into_iter().for_each(|n| *calls.entry(n).or_default() += 1);
+            }
+            _ => {}
+        }
+    }
+    (exits, calls)
 }
 
 fn write(file: &str, text: &str) -> Result<()> {

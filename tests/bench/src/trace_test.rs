@@ -22,3 +22,11 @@ fn exits_and_the_monitors_calls_are_counted_until_the_end() {
     assert_eq!((exits[0].rip, exits[0].info), (0xffff_ffff_8100_0010, 0xfee00));
     assert_eq!(calls, BTreeMap::from([(59, 1), (9, 2)]));
 }
+
+#[test]
+fn only_calls_of_the_threads_that_are_asked_for_are_counted() {
+    let (exits, calls) = count_for(TRACE, &BTreeSet::from([51, 52]));
+
+    assert_eq!(exits, BTreeMap::from([("hlt".to_owned(), 1), ("npf".to_owned(), 1)]));
+    assert_eq!(calls, BTreeMap::from([(13, 1), (59, 1), (9, 2)]));
+}

@@ -12,6 +12,7 @@
 //! | `vsock-connect` | opens connections to an echo of the host, all at once | `port`, `count` |
 //! | `vsock-bulk` | sends much to an echo of the host, and checks what returns | `port`, `bytes` |
 //! | `vsock-refused` | connects to a port of the host where nobody listens | `port` |
+//! | `load-disk`, `load-net`, `load-vsock` | puts load on a device, in phases that the host measures | |
 //! | `flood` | prints numbered lines | `bytes` |
 //! | `future-agent` (or no word at all) | greets the supervisor as an agent of a protocol to come | |
 //! | `wait` | prints `READY` and waits for ever | |
@@ -24,6 +25,8 @@
 
 mod console;
 mod disk;
+mod load;
+mod netlink;
 mod power;
 mod print;
 mod system;
@@ -58,6 +61,9 @@ fn run() -> Outcome {
         "vsock-echo" => vsock::echo(&words),
         "vsock-connect" => vsock::connect_many(&words),
         "vsock-bulk" => vsock::bulk(&words),
+        "load-disk" => load::disk(),
+        "load-net" => load::net(),
+        "load-vsock" => load::vsock(),
         "vsock-refused" => vsock::refused(&words),
         "future-agent" => vsock::future_agent(),
         "flood" => console::flood(words.number("bytes", 1 << 20)?),

@@ -22,7 +22,7 @@ const CHUNK: usize = 64 << 10;
 const STACK: usize = 128 << 10;
 
 /// A stream socket; a file reads and writes it as well as any type would.
-type Stream = File;
+pub(crate) type Stream = File;
 
 fn stream() -> nix::Result<Stream> {
     let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
@@ -33,7 +33,7 @@ fn port(words: &Words) -> Result<u32, Box<dyn std::error::Error>> {
     Ok(u32::try_from(words.number("port", 5000)?)?)
 }
 
-fn dial(port: u32) -> Result<Stream, String> {
+pub(crate) fn dial(port: u32) -> Result<Stream, String> {
     let text = |errno: Errno| format!("cannot connect to port {port} of the host: {errno}");
     let stream = stream().map_err(text)?;
     connect(stream.as_raw_fd(), &VsockAddr::new(VMADDR_CID_HOST, port)).map_err(text)?;

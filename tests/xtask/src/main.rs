@@ -31,7 +31,7 @@ enum Task {
     Demo(demo::Args),
     /// Runs all tests: unit, KVM-level and end-to-end.
     Test(test::Args),
-    /// Measures how a machine starts, beside QEMU's.
+    /// Measures how a machine starts, beside QEMU's, and what its devices cost.
     Bench(bench::Args),
     /// Fuzzes what guests write.
     Fuzz(fuzz::Args),

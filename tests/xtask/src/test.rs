@@ -10,7 +10,7 @@ use cofferdam_test_harness::host::link::Options;
 use cofferdam_test_harness::host::{Kind, Setup, TestHost, rootfs};
 use cofferdam_test_harness::tools::apt;
 
-use crate::{artefacts, check};
+use crate::{artefacts, bench, check};
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -68,6 +68,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if !args.unit {
         levels.push(("end-to-end", end_to_end(args)?));
+    }
+    if !args.unit && !args.e2e && args.filter.is_none() {
+        levels.push(("measured", measured()));
     }
     println!();
     let check = sound.map_or("not run", |sound| if sound { "ok" } else { "FAILED" });
@@ -168,6 +171,21 @@ fn show_and_count(stream: impl Read) -> Result<Counts> {
     counts.passed = counts.passed.saturating_sub(not_run);
     counts.skipped += not_run;
     Ok(counts)
+}
+
+/// The promises whose numbers are measured.
+fn measured() -> Counts {
+    let mut counts = Counts::default();
+    for task in bench::PROMISED {
+        match bench::run(&bench::Args { task }) {
+            Ok(()) => counts.passed += 1,
+            Err(error) => {
+                counts.failed += 1;
+                println!("bench: {error:#}");
+            }
+        }
+    }
+    counts
 }
 
 fn end_to_end(args: &Args) -> Result<Counts> {

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: how a machine starts, in instructions of a host that counts them.
+//! `cargo xtask bench`: how a machine starts, in instructions of a host that counts them, and what its devices cost, in
+//! exits and system calls.
 //!
 //! ```text
 //! Plan ──measuring host──► Measured of each run ──► Report ──► table, JSON, drawing; and whether promises are kept
@@ -11,7 +12,8 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use cofferdam_test_bench::{Measured, place};
+use cofferdam_rootfs_builder::initramfs;
+use cofferdam_test_bench::{Device, Measured, Plan, place};
 use cofferdam_test_harness::host::measuring;
 use cofferdam_test_harness::host::stage::Stage;
 
@@ -19,6 +21,7 @@ use crate::kernel::Variant;
 use crate::{artefacts, image, kernel};
 
 mod draw;
+mod loads;
 mod report;
 mod runs;
 
@@ -28,23 +31,46 @@ use report::Report;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    task: Task,
+    pub(crate) task: Task,
 }
 
-#[derive(Subcommand)]
-enum Task {
+#[derive(Clone, Copy, Subcommand)]
+pub(crate) enum Task {
     /// From the monitor's exec to the agent's hello, beside QEMU's machine microvm.
-    Boot {
-        /// Print the figures as JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Boot(Output),
+    /// Exits and system calls of reads and writes of a disk.
+    Disk(Output),
+    /// Exits and system calls of what goes through a network card.
+    Net(Output),
+    /// Exits and system calls of what goes over vsock.
+    Vsock(Output),
 }
+
+#[derive(Clone, Copy, clap::Args)]
+pub(crate) struct Output {
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What measures a promise.
+pub(crate) const PROMISED: [Task; 2] =
+    [Task::Boot(Output { json: false }), Task::Disk(Output { json: false })];
 
 /// Runs `cargo xtask bench`.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let Task::Boot { json } = args.task;
-    let stage = stage()?;
+    match &args.task {
+        Task::Boot(output) => boot(output.json),
+        Task::Disk(output) => load(Device::Disk, output.json),
+        Task::Net(output) => load(Device::Net, output.json),
+        Task::Vsock(output) => load(Device::Vsock, output.json),
+    }
+}
+
+fn boot(json: bool) -> Result<()> {
+    let image = image::build()?;
+    let stage = stage(&runs::plan())?;
+    stage.add(&image.initramfs, place::INITRAMFS)?;
     let text = measuring::measure(&stage)?;
     let measured = parse(&text)?;
     let report = Report::new(&measured)?;
@@ -60,25 +86,45 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("{report}");
     }
     eprintln!("drawing: {}", drawing.display());
-    let broken = report.broken();
+    kept(&report.broken())
+}
+
+/// Measures what load on `device` costs.
+fn load(device: Device, json: bool) -> Result<()> {
+    let stage = stage(&Plan { loads: vec![device], ..Plan::default() })?;
+    let (_, guest) = image::build_static("cofferdam-test-guest")?;
+    let bytes = fs::read(&guest).with_context(|| format!("reading {}", guest.display()))?;
+    let file = stage.tree().join(place::LOAD.trim_start_matches('/'));
+    fs::write(&file, initramfs::build(&bytes)?)
+        .with_context(|| format!("writing {}", file.display()))?;
+    let report = loads::Report::new(&measuring::measure(&stage)?)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        eprintln!("{report}");
+    } else {
+        println!("{report}");
+    }
+    kept(&report.broken())
+}
+
+/// An error that says which promises are `broken`, if any is.
+fn kept(broken: &[String]) -> Result<()> {
     if !broken.is_empty() {
         bail!("beyond what SPECIFICATION.md promises:\n  {}", broken.join("\n  "));
     }
     Ok(())
 }
 
-/// The measuring program, what it measures, and the plan.
-fn stage() -> Result<Stage> {
+/// The measuring program, what it measures, and the plan; but for the guest's image.
+fn stage(plan: &Plan) -> Result<Stage> {
     let kernel = kernel::build(Variant::Default, None)?;
-    let image = image::build()?;
     let target = artefacts::cargo_build(&["cofferdam-vmm", "cofferdam-test-bench"])?;
     let stage = Stage::new()?;
     stage.add(&target.join("cofferdam-test-bench"), place::MEASURE)?;
     stage.add(&target.join("cofferdam-vmm"), place::MONITOR)?;
     stage.add(&kernel.join("vmlinux"), place::KERNEL)?;
-    stage.add(&image.initramfs, place::INITRAMFS)?;
     let file = stage.tree().join(place::PLAN.trim_start_matches('/'));
-    fs::write(&file, serde_json::to_vec(&runs::plan())?)
+    fs::write(&file, serde_json::to_vec(plan)?)
         .with_context(|| format!("writing {}", file.display()))?;
     Ok(stage)
 }

@@ -48,7 +48,7 @@ pub(super) fn plan() -> Plan {
     runs.push(Run { huge_pages: true, ..ours(HUGE) });
     let idle_seconds = IDLE_SECONDS;
     runs.push(Run { memory_mib: 256, traced: true, idle_seconds, ..ours(IDLE) });
-    Plan { runs }
+    Plan { runs, loads: Vec::new() }
 }
 
 fn run(name: &str, vmm: Vmm) -> Run {
