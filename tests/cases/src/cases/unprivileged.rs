@@ -54,7 +54,7 @@ impl Home {
 fn a_user_runs_a_container() -> Result<()> {
     let home = Home::new()?;
     let outcome = home.run("id -u; echo written > /file; cat /file; exit 7").output()?;
-    outcome.exits(7)?.prints("0\nwritten\n")?;
+    outcome.exits(7)?.prints("0\nwritten")?;
     let left = fs::read_dir(home.directory.path().join("state"))?.count();
     ensure!(left == 0, "{left} entries of state are left");
     Ok(())
