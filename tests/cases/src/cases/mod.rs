@@ -13,6 +13,7 @@ mod limits;
 mod memory;
 mod mounts;
 mod net;
+mod netplug;
 mod processes;
 mod signals;
 mod stdio;
@@ -55,6 +56,7 @@ pub(crate) fn all() -> Vec<Case> {
         hotplug::CASES,
         vsock::CASES,
         net::CASES,
+        netplug::CASES,
         processes::CASES,
         bad_input::CASES,
         kills::CASES,
