@@ -46,9 +46,7 @@ pub enum PlugError {
     #[error("no place on the PCI bus is free")]
     Full,
     /// The spare threads are at work.
-    #[error(
-        "the device has {wanted} queues to be served, and {free} of those that the machine was made for are free"
-    )]
+    #[error("it needs {wanted} of the machine's spare threads, and {free} are free")]
     Busy {
         /// How many threads it works on.
         wanted: usize,
