@@ -91,8 +91,7 @@ fn kvm_what_cannot_be_plugged_in_is_refused_and_changes_nothing() {
     assert_eq!(supervisor.attach("one", 512), FromMonitor::Attached(Bdf(0x18)));
     assert_eq!(supervisor.attach("one", 512), refused("the disk one is plugged in already"));
     assert_eq!(supervisor.attach("two", 512), FromMonitor::Attached(Bdf(0x19)));
-    let text = "the device has 1 queues to be served, and 0 of those that the machine was made for \
-                are free";
+    let text = "it needs 1 of the machine's spare threads, and 0 are free";
     assert_eq!(supervisor.attach("three", 512), refused(text));
 
     assert_eq!(supervisor.detach(Bdf(0x20)), refused("there is no device at 00:04.0"));

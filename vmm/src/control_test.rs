@@ -12,7 +12,7 @@ use cofferdam_vmm_hv::Hypervisor;
 
 use super::*;
 use crate::jail::Filters;
-use crate::testing::{file, pvh_elf};
+use crate::testing::{file, pvh_elf, shrink_a_heap};
 
 /// Writes `al` to port `dx`, then spins.
 fn out(port: u16, value: u8) -> Vec<u8> {
@@ -31,6 +31,7 @@ struct Supervisor {
 impl Supervisor {
     fn new() -> Self {
         let (channel, theirs) = Channel::pair().unwrap();
+        shrink_a_heap();
         // The system-call filters hold for this thread and those of the machine only.
         let server = thread::spawn(move || match Hypervisor::open() {
             Ok(hypervisor) => {

@@ -3,6 +3,14 @@
 use std::fs::File;
 use std::io::{Seek, Write};
 
+/// Has the C library look at the host's policy of overcommitment now. It does so once, when a thread's own heap first
+/// shrinks, and a thread that is confined may not. The monitor's threads share the first one's heap instead
+/// ([`crate::jail`]); among tests it is too late for that.
+pub(crate) fn shrink_a_heap() {
+    let shrink = || drop(std::hint::black_box(vec![vec![1u8; 100 << 10]; 160]));
+    std::thread::spawn(shrink).join().unwrap();
+}
+
 /// Where a tiny kernel is loaded and starts.
 pub(crate) const ENTRY: u32 = 0x10_0000;
 

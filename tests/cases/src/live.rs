@@ -158,12 +158,19 @@ fn container<'a>(layers: impl Iterator<Item = &'a Bdf>, script: &str) -> Contain
             args: ["sh", "-c", script].map(|arg| arg.as_bytes().to_vec()).to_vec(),
             env: vec![b"PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_vec()],
             cwd: b"/".into(),
-            capabilities: Some(Capabilities::default()),
+            capabilities: Some(network_capabilities()),
             stdio: Some(Stdio { stdin: None, stdout: Some(0), stderr: Some(0) }),
             ..ProcessPlan::default()
         }),
         ..ContainerPlan::default()
     }
+}
+
+/// Those to set up interfaces and to send pings.
+fn network_capabilities() -> Capabilities {
+    // CAP_NET_ADMIN, CAP_NET_RAW.
+    let set = 1 << 12 | 1 << 13;
+    Capabilities { bounding: set, effective: set, permitted: set, ..Capabilities::default() }
 }
 
 /// EROFS images, each with the one file `NAME` that holds `CONTENT`.

@@ -4,7 +4,7 @@
 //!
 //! In an emulated host, a case that fails is tried once more, and what it failed with is printed: there, a
 //! processor can stand still for longer than any limit. `COFFERDAM_TEST_AGAIN=1` asks for it.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 use std::process::ExitCode;
 
@@ -17,6 +17,7 @@ mod live;
 mod monitor;
 mod pod;
 mod run;
+mod tap;
 mod terminal;
 
 use cases::Case;

@@ -7,7 +7,7 @@
 //! and what was its BAR reads as all ones from then on. Nothing of it stays: its work has ended, its descriptors
 //! are closed, its doorbells and interrupt vectors are free again when [`Board::unplug`] returns. But a guest that
 //! had not let go of it still believes in it, and would take another device in that place for it: such a place is
-//! not used again.
+//! not used again, and no other function of its device number.
 //!
 //! No thread may be started while the guest runs. What is plugged in works on spare threads, which are there from the
 //! start, as many as the specification says, and serve again after it has gone.
@@ -46,9 +46,7 @@ pub enum PlugError {
     #[error("no place on the PCI bus is free")]
     Full,
     /// The spare threads are at work.
-    #[error(
-        "the device has {wanted} queues to be served, and {free} of those that the machine was made for are free"
-    )]
+    #[error("it needs {wanted} of the machine's spare threads, and {free} are free")]
     Busy {
         /// How many threads it works on.
         wanted: usize,
@@ -207,7 +205,9 @@ impl Board {
         let in_use = function.lock().unwrap_or_else(PoisonError::into_inner).in_use();
         drop(function);
         self.spares.extend(threads);
-        if !in_use {
+        if in_use {
+            self.slots.spend(address);
+        } else {
             self.slots.release(address);
         }
         Ok(in_use)

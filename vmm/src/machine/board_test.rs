@@ -119,18 +119,18 @@ fn what_the_guest_has_let_go_of_leaves_nothing() {
 
 #[test]
 fn what_the_guest_still_uses_goes_and_its_place_with_it() {
-    let mut board = board(1, 2);
-    let places: Vec<_> = (0..8)
-        .map(|_| {
-            let place = plug(&mut board).unwrap();
-            drive(&board, place);
-            assert!(board.unplug(place).unwrap());
-            place.0 & 7
-        })
-        .collect();
-    assert_eq!(places, [0, 1, 2, 3, 4, 5, 6, 7]);
+    let mut board = board(2, 3);
+    let (first, second) = (plug(&mut board).unwrap(), plug(&mut board).unwrap());
+    drive(&board, first);
+    assert!(board.unplug(first).unwrap());
+    // The other device number.
+    let third = plug(&mut board).unwrap();
+    assert_eq!(third.0, (first.0 | 7) + 1);
+    assert!(!board.unplug(second).unwrap());
+    drive(&board, third);
+    assert!(board.unplug(third).unwrap());
     assert!(matches!(plug(&mut board), Err(PlugError::Full)));
-    assert_eq!(board.spares.len(), 2);
+    assert_eq!((board.spares.len(), board.present.len()), (3, 0));
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use std::sync::mpsc::channel;
 
 use super::*;
+use crate::testing::shrink_a_heap;
 
 fn crew() -> Crew {
+    shrink_a_heap();
     Crew::new(Arc::new(Filters::new().unwrap()))
 }
 

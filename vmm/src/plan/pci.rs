@@ -73,6 +73,8 @@ enum Use {
     Boot,
     /// Functions plugged in: a bit for each. There is at least one.
     Plugged(u8),
+    /// Not to be used again, whatever of it is still there.
+    Spent,
 }
 
 /// Gives out places, the lowest first, and takes them back.
@@ -102,7 +104,7 @@ impl Slots {
         for (device, use_) in (0..).zip(&mut self.devices) {
             let taken = match use_ {
                 Use::Free => 0,
-                Use::Boot | Use::Plugged(u8::MAX) => continue,
+                Use::Boot | Use::Spent | Use::Plugged(u8::MAX) => continue,
                 Use::Plugged(taken) => *taken,
             };
             let function = u8::try_from(taken.trailing_ones()).ok()?;
@@ -112,7 +114,15 @@ impl Slots {
         None
     }
 
-    /// Takes the place of `bdf` back. `false` if nobody has it, or if it is the host bridge's.
+    /// Never gives out `bdf` again, nor any other function of its device: while the guest believes in a number 0 that is
+    /// not there, or no longer does, it would not find the others.
+    pub fn spend(&mut self, bdf: Bdf) {
+        if let Some(use_) = self.devices.get_mut(usize::from(bdf.0 >> 3)) {
+            *use_ = Use::Spent;
+        }
+    }
+
+    /// Takes the place of `bdf` back. `false` if nobody has it, if it is the host bridge's, or if its device is spent.
     pub fn release(&mut self, bdf: Bdf) -> bool {
         let (device, function) = (usize::from(bdf.0 >> 3), bdf.0 & 7);
         match self.devices.get_mut(device).filter(|_| device != 0) {

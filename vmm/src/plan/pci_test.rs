@@ -32,6 +32,16 @@ fn a_place_is_used_again_function_0_first() {
 }
 
 #[test]
+fn what_is_spent_is_not_given_out_again() {
+    let mut slots = Slots::new();
+    let plugged: Vec<_> = (0..9).map_while(|_| slots.plug()).collect();
+    slots.spend(plugged[3].bdf());
+    assert!(!slots.release(plugged[0].bdf()) && !slots.release(plugged[3].bdf()));
+    assert_eq!(names(&[slots.plug().unwrap(), slots.take().unwrap()]), ["00:02.1", "00:03.0"]);
+    slots.spend(Bdf(0xffff));
+}
+
+#[test]
 fn only_what_was_taken_is_released() {
     let mut slots = Slots::new();
     let boot = slots.take().unwrap();

@@ -13,6 +13,7 @@ mod limits;
 mod memory;
 mod mounts;
 mod net;
+mod netplug;
 mod processes;
 mod resize;
 mod signals;
@@ -58,6 +59,7 @@ pub(crate) fn all() -> Vec<Case> {
         resize::CASES,
         vsock::CASES,
         net::CASES,
+        netplug::CASES,
         processes::CASES,
         bad_input::CASES,
         kills::CASES,

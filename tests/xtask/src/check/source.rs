@@ -25,6 +25,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("vmm/devices/src/virtio/uring.rs", "operations on guest memory handed to io_uring"),
     ("vmm/src/jail/", "the filters' signal, and system calls without a safe wrapper"),
     ("vmm/src/sys.rs", "the ioctls that make a tap"),
+    ("tests/cases/src/tap.rs", "the ioctls that make a tap"),
     ("tests/hostile/src/main.rs", "the name that the entry calls"),
     ("tests/hostile/src/metal.rs", "a kernel's own access to memory and ports"),
     ("agent/src/sys/", "system calls of the container's setup without a safe wrapper"),
