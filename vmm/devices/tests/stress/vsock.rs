@@ -1,4 +1,5 @@
-//! A stream whose other side sends everything back; both sides keep to the credit that they were given.
+//! A stream whose other side sends everything back, or sends without being asked; both sides keep to the credit that they
+//! were given.
 
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -55,6 +56,20 @@ fn echo(mut stream: UnixStream) -> JoinHandle<()> {
     })
 }
 
+/// Sends the pattern until the device is gone.
+fn source(mut stream: UnixStream) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut at = 0;
+        loop {
+            let bytes: Vec<u8> = (at..at + 20_000).map(pattern).collect();
+            if stream.write_all(&bytes).is_err() {
+                break;
+            }
+            at += bytes.len() as u64;
+        }
+    })
+}
+
 /// Asks the device for a connection to the guest; the host's end of it.
 fn connect(connections: &OwnedFd) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -81,11 +96,17 @@ pub(crate) fn round(round: Round, random: &mut Random) -> u64 {
     let (rx, tx) = (machine.queue(0, round.size), machine.queue(1, round.size));
     let worker = machine.start(&mut vsock, F_VERSION_1, &[&rx, &tx]);
     let mut driver = Driver::new(&machine, rx, tx);
-    let echo = echo(connect(&ours));
+    let echoes = random.below(3) != 0;
+    let stream = connect(&ours);
+    let peer = if echoes { echo(stream) } else { source(stream) };
     let window = 1 + random.below(128 << 10) as u64;
-    while !(Instant::now() >= round.end && driver.connected && driver.received == driver.sent) {
+    let complete = |driver: &Driver<'_>| match echoes {
+        true => driver.connected && driver.received == driver.sent,
+        false => driver.received > 0,
+    };
+    while !(Instant::now() >= round.end && complete(&driver)) {
         let mut busy = driver.receive();
-        if Instant::now() < round.end {
+        if echoes && Instant::now() < round.end {
             busy |= driver.send(window, random);
         }
         busy |= driver.tell();
@@ -95,7 +116,7 @@ pub(crate) fn round(round: Round, random: &mut Random) -> u64 {
     }
     worker.stop();
     drop(vsock);
-    echo.join().unwrap();
+    peer.join().unwrap();
     driver.received
 }
 

@@ -493,6 +493,25 @@ fn the_driver_chooses_what_it_receives() {
 }
 
 #[test]
+fn what_came_before_the_driver_is_thrown_away_from_every_queue() {
+    let machine = Machine::new();
+    let (mut net, taps) = card(2, NetOptions::default());
+    taps.iter().for_each(|tap| inject(tap, &packet(&frame(1, 60))));
+    let mut queues = [0, 1].map(|index| machine.queue(index, 8));
+    let worker = machine.activate(&mut net, PLAIN, &mut queues.each_mut());
+    let [rx, tx] = &mut queues;
+    settle(&machine, tx);
+    for _ in 0..4 {
+        rx.add(&[Buf::room(1600)]);
+    }
+    rx.kick();
+    inject(&taps[1], &packet(&frame(2, 80)));
+    assert_eq!(rx.wait_used().1, 12 + 80);
+    assert_eq!(rx.used(), None);
+    worker.stop();
+}
+
+#[test]
 fn several_pairs_share_the_tap() {
     let machine = Machine::new();
     let (mut net, taps) = card(2, NetOptions::default());

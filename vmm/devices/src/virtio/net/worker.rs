@@ -31,7 +31,7 @@ use crate::sync;
 /// Packets from the tap before anything else is looked at.
 const BUDGET: usize = 128;
 
-/// Packets thrown away at the start: what came while no driver was there.
+/// Packets of each queue thrown away at the start: what came while no driver was there.
 const MAX_STALE: usize = 4096;
 
 /// Epoll data; below are the queues of the tap.
@@ -114,8 +114,8 @@ impl Pair {
         if let Some(changed) = self.shared.changed.get(self.index) {
             self.add(changed, CHANGED)?;
         }
-        self.throw_away_stale();
         self.retarget()?;
+        self.throw_away_stale();
         let mut events = [EpollEvent::default(); 16];
         while !stop.requested() {
             let more = self.round(stop)?;
@@ -142,9 +142,10 @@ impl Pair {
 
     /// Packets from before the driver came may need offloads that it does not take.
     fn throw_away_stale(&mut self) {
-        for _ in 0..MAX_STALE {
-            if !self.receiver.throw_away(&self.shared.tap, self.index) {
-                break;
+        for (queue, _) in &self.sources {
+            let mut left = MAX_STALE;
+            while left > 0 && self.receiver.throw_away(&self.shared.tap, *queue) {
+                left -= 1;
             }
         }
     }
