@@ -145,6 +145,11 @@ fn supervise(reporter: &Reporter<'_>, running: &mut Running) -> Result<ExitReaso
                     FromMonitor::Resumed
                 }
                 ToMonitor::Stats => FromMonitor::Stats(Box::new(running.stats())),
+                ToMonitor::Memory => FromMonitor::Memory(running.memory()),
+                ToMonitor::SetMemory(wanted) => match running.set_memory(wanted) {
+                    Ok(state) => FromMonitor::Memory(state),
+                    Err(error) => FromMonitor::Refused(chain(&error)),
+                },
                 other => return Ok(out_of_turn(&other)),
             };
             reporter.channel.send(&answer, &[])?;

@@ -259,7 +259,10 @@ impl Actor {
             }
             // Nobody asks for it yet; the last account comes unasked.
             FromMonitor::Stats(_) => {}
-            answer @ (FromMonitor::Paused | FromMonitor::Resumed) => {
+            answer @ (FromMonitor::Paused
+            | FromMonitor::Resumed
+            | FromMonitor::Memory(_)
+            | FromMonitor::Refused(_)) => {
                 if let Some(reply) = self.asked.pop_front() {
                     let _ = reply.send(Ok(answer));
                 }

@@ -4,7 +4,7 @@
 //! who waits for the pod, so it is `Clone`.
 
 use cofferdam_agent_protocol::ErrorKind;
-use cofferdam_vmm_api::ExitReason;
+use cofferdam_vmm_api::{ExitReason, MiB};
 
 use crate::timeline::PodStage;
 
@@ -73,6 +73,19 @@ pub enum Cause {
         /// The agent's sentence.
         message: String,
     },
+    /// The monitor cannot do what it was asked.
+    #[error("{0}")]
+    Impossible(String),
+    /// The guest did not take or give back as much memory as it was asked to.
+    #[error("the guest has {present} of memory and not {wanted}, after {seconds} s")]
+    Memory {
+        /// What it has.
+        present: MiB,
+        /// What it was asked to have.
+        wanted: MiB,
+        /// How long it had for it.
+        seconds: u64,
+    },
     /// The agent's answer does not fit the question.
     #[error("the guest's agent answered {0} with something else")]
     WrongAnswer(&'static str),
@@ -85,7 +98,14 @@ impl Cause {
     /// Whether the failure is one of the machine or the guest, rather than of the container.
     #[must_use]
     pub fn is_guest_failure(&self) -> bool {
-        !matches!(self, Self::Agent { .. } | Self::Stopped | Self::Version { .. })
+        !matches!(
+            self,
+            Self::Agent { .. }
+                | Self::Impossible(_)
+                | Self::Memory { .. }
+                | Self::Stopped
+                | Self::Version { .. }
+        )
     }
 
     /// Whether another guest kernel or image might help.
@@ -99,6 +119,9 @@ impl Cause {
     }
 
     fn needs_stage(&self) -> bool {
-        !matches!(self, Self::Agent { .. } | Self::Stopped)
+        !matches!(
+            self,
+            Self::Agent { .. } | Self::Impossible(_) | Self::Memory { .. } | Self::Stopped
+        )
     }
 }

@@ -84,6 +84,7 @@ fn spec(run: &Run, disks: &[String], files: &mut Files, vsock: OwnedFd) -> Resul
         vcpus: run.vcpus,
         max_vcpus: None,
         memory: MiB(run.memory_mib),
+        max_memory: None,
         huge_pages: run.huge_pages,
         boot: BootSpec { kernel, initrd, cmdline },
         disks: specs,
@@ -110,6 +111,7 @@ impl Started for Machine {
                 FromMonitor::Confined { missing } => bail!("not confined: {missing:?}"),
                 FromMonitor::Booted(_) | FromMonitor::Stats(_) => {}
                 FromMonitor::Paused | FromMonitor::Resumed => {}
+                FromMonitor::Memory(_) | FromMonitor::Refused(_) => {}
                 FromMonitor::Failed(why) => bail!("the machine cannot be built: {why}"),
                 FromMonitor::Exited(reason) => bail!("the machine ended: {reason}"),
             }

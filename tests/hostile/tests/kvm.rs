@@ -46,6 +46,7 @@ fn run(kernel: &Path, words: &str) -> (ExitReason, String) {
         vcpus: 1,
         max_vcpus: None,
         memory: MiB(64),
+        max_memory: None,
         boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: words.into() },
         disks: vec![
             DiskSpec { file: FdSlot(1), readonly: false, serial: "writable".into() },

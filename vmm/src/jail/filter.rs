@@ -36,12 +36,22 @@ pub enum Kind {
     Rng,
     /// Gives memory back.
     Balloon,
+    /// Plugs memory in and out.
+    Mem,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Main, Self::Vcpu, Self::Block, Self::Vsock, Self::Net, Self::Rng, Self::Balloon];
+    pub const ALL: [Self; 8] = [
+        Self::Main,
+        Self::Vcpu,
+        Self::Block,
+        Self::Vsock,
+        Self::Net,
+        Self::Rng,
+        Self::Balloon,
+        Self::Mem,
+    ];
 
     /// The kind of the thread of a device, if there is a filter for it.
     #[must_use]
@@ -52,6 +62,7 @@ impl Kind {
             DeviceId::Net => Some(Self::Net),
             DeviceId::Rng => Some(Self::Rng),
             DeviceId::Balloon => Some(Self::Balloon),
+            DeviceId::Mem => Some(Self::Mem),
             _ => None,
         }
     }
@@ -67,6 +78,7 @@ impl Kind {
             Self::Net => "net",
             Self::Rng => "rng",
             Self::Balloon => "balloon",
+            Self::Mem => "mem",
         }
     }
 }
@@ -177,8 +189,13 @@ fn particular(kind: Kind, pid: u32) -> Vec<Call> {
                 libc::SYS_tgkill,
                 vec![vec![(0, ALL_BITS, pid), (2, ALL_BITS, bits(libc::SIGRTMIN()))]],
             ),
-            // Devices let go of their doorbells and pages as they are dropped.
-            one_of(libc::SYS_ioctl, 1, &[KVM_IOEVENTFD, KVM_IRQFD, KVM_SET_USER_MEMORY_REGION]),
+            // Devices let go of their doorbells and pages as they are dropped; the driver of the memory device is told
+            // of another size by an interrupt.
+            one_of(
+                libc::SYS_ioctl,
+                1,
+                &[KVM_IOEVENTFD, KVM_IRQFD, KVM_SET_GSI_ROUTING, KVM_SET_USER_MEMORY_REGION],
+            ),
         ],
         Kind::Vcpu => vec![
             one_of(
@@ -230,6 +247,12 @@ fn particular(kind: Kind, pid: u32) -> Vec<Call> {
         Kind::Rng => vec![interrupts],
         // Memory is given back by `madvise`.
         Kind::Balloon => vec![interrupts],
+        // So it is here; a part of the guest's address space comes or goes as a memory slot.
+        Kind::Mem => vec![one_of(
+            libc::SYS_ioctl,
+            1,
+            &[KVM_SET_GSI_ROUTING, KVM_IRQFD, KVM_SET_USER_MEMORY_REGION],
+        )],
     };
     match kind {
         Kind::Main | Kind::Vcpu => calls.extend(console()),

@@ -11,6 +11,7 @@
 
 mod build;
 mod crew;
+mod memory;
 mod meter;
 mod orders;
 mod outcome;
@@ -20,6 +21,7 @@ mod space;
 mod stages;
 
 pub use build::{BuildError, Files, Host, Machine};
+pub use memory::ResizeError;
 pub use outcome::Outcome;
 pub use run::Running;
 pub use stages::now_ns;

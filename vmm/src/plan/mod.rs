@@ -53,6 +53,8 @@ pub struct Plan {
     pub nets: Vec<Slot>,
     /// The place of the memory balloon.
     pub balloon: Option<Slot>,
+    /// The place of the memory device.
+    pub mem_hotplug: Option<Slot>,
     /// The kernel's command line.
     pub cmdline: String,
     /// The ACPI tables.
@@ -79,10 +81,12 @@ impl Plan {
         let disks = take_all(&mut slots, spec.disks.len())?;
         let nets = take_all(&mut slots, spec.nets.len())?;
         let balloon = take(&mut slots, spec.balloon)?;
-        let memory = MemoryLayout::new(spec.memory);
+        let memory = MemoryLayout::new(spec.memory).growing_to(spec.all_memory());
+        // Last, so that it moves no other.
+        let mem_hotplug = take(&mut slots, memory.pluggable.is_some())?;
         let cmdline = cmdline::of(&spec)?;
         let acpi = acpi::tables(spec.all_vcpus(), spec.console.is_some());
-        Ok(Self { spec, memory, vsock, rng, disks, nets, balloon, cmdline, acpi })
+        Ok(Self { spec, memory, vsock, rng, disks, nets, balloon, mem_hotplug, cmdline, acpi })
     }
 
     /// Queues of each device that can have several: each vCPU has its own, up to a few. Parked vCPUs count: there
