@@ -115,7 +115,6 @@ fn a_guest_that_gives_nothing_back_is_asked_again_and_then_left() {
             guest.tell(&memory(640, 512));
         }
         assert!(set >= 2, "asked {set} times");
-        guest.tell(&FromMonitor::Exited(ExitReason::Stopped));
         drop(agent);
     };
     let host = async |pod: &Pod| {

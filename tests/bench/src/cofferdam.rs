@@ -82,7 +82,7 @@ fn spec(run: &Run, disks: &[String], files: &mut Files, vsock: OwnedFd) -> Resul
     Ok(MachineSpec {
         version: API_VERSION,
         vcpus: run.vcpus,
-        max_vcpus: None,
+        max_vcpus: (run.parked > 0).then_some(run.vcpus + run.parked),
         memory: MiB(run.memory_mib),
         max_memory: None,
         huge_pages: run.huge_pages,

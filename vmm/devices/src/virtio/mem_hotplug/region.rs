@@ -135,7 +135,7 @@ impl Region {
         for chunk in before.into_iter().filter(|chunk| !self.blocks.in_use(*chunk)) {
             self.memory.unmap(chunk);
         }
-        // What the host does not take back is lost to nobody but the host: the guest's next use is its own.
+        // What the host does not take back is lost to the host alone, until the blocks are used again.
         let bytes = BLOCK * (range.end - range.start);
         let _kept = self.memory.give_back(self.address + BLOCK * range.start, bytes);
     }
