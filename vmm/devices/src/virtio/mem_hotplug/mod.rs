@@ -10,9 +10,10 @@
 //! only the requested size bounds it. What is plugged in survives a reset, as it must (5.15.5).
 //!
 //! `VIRTIO_MEM_F_UNPLUGGED_INACCESSIBLE` is offered: memory that is not plugged in is not there, for vCPUs and for
-//! other devices. A driver that does not accept it may read such memory, and then finds ones.
+//! other devices. A driver that does not accept it may read such memory, and then finds zeros or ones.
 //!
-//! Invariant: see [`region`].
+//! Invariant: a driver plugs in no more than was requested, and never reaches more than the most that was, rounded up to
+//! a chunk.
 
 use std::sync::{Arc, Mutex};
 

@@ -224,7 +224,8 @@ proptest! {
             }
             prop_assert_eq!(region.plugged(), model.len() as u64 * BLOCK);
             prop_assert_eq!(blocks.count(0..256), model.len() as u64);
-            let chunks: BTreeSet<_> = model.iter().map(|b| (b / PER_CHUNK) as u32).collect();
+            let chunk = |block: &u64| u32::try_from(block / PER_CHUNK).unwrap();
+            let chunks: BTreeSet<_> = model.iter().map(chunk).collect();
             prop_assert_eq!(&*host.mapped.lock().unwrap(), &chunks);
             prop_assert!(chunks.len() as u64 <= most.div_ceil(CHUNK));
         }
