@@ -154,6 +154,11 @@ fn supervise(reporter: &Reporter<'_>, running: &mut Running) -> Result<ExitReaso
                     Ok(in_use) => FromMonitor::Detached { address, in_use },
                     Err(error) => FromMonitor::Refused(chain(&error)),
                 },
+                ToMonitor::Memory => FromMonitor::Memory(running.memory()),
+                ToMonitor::SetMemory(wanted) => match running.set_memory(wanted) {
+                    Ok(state) => FromMonitor::Memory(state),
+                    Err(error) => FromMonitor::Refused(chain(&error)),
+                },
                 other => return Ok(out_of_turn(&other)),
             };
             reporter.channel.send(&answer, &[])?;

@@ -51,6 +51,7 @@ impl Supervisor {
             vcpus: 1,
             max_vcpus: None,
             memory: MiB(48),
+            max_memory: None,
             huge_pages: false,
             boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: String::new() },
             disks: vec![],
@@ -356,6 +357,32 @@ fn kvm_the_account_names_vcpus_and_devices_and_comes_last() {
         stats.devices.iter().map(|d| (d.address.as_str(), d.kind.as_str())).collect();
     assert_eq!(devices, [("00:01.0", "rng"), ("00:02.0", "block"), ("00:03.0", "balloon")]);
     assert_eq!(stats.devices[1].counts["reads"], 0);
+}
+
+#[test]
+fn kvm_memory_is_requested_within_what_the_machine_can_have() {
+    if !has_kvm() {
+        return;
+    }
+    let supervisor = Supervisor::new();
+    let size = |wanted| MemoryState { wanted: MiB(wanted), present: MiB(48) };
+    supervisor.boot(&pvh_elf(&SPIN), |spec, _| {
+        (spec.max_memory, spec.max_vcpus) = (Some(MiB(1024)), Some(3));
+    });
+    assert_eq!(supervisor.ask(&ToMonitor::Memory), FromMonitor::Memory(size(48)));
+    let asked = supervisor.ask(&ToMonitor::SetMemory(MiB(512)));
+    // Nobody in this machine takes it.
+    assert_eq!(asked, FromMonitor::Memory(size(512)));
+    let refused = supervisor.ask(&ToMonitor::SetMemory(MiB(1025)));
+    let text = "1025 MiB of memory: this machine can have 48 MiB to 1024 MiB";
+    assert_eq!(refused, FromMonitor::Refused(text.into()));
+    let stats = supervisor.stats();
+    assert_eq!(stats.vcpus.len(), 3, "parked ones are there");
+    let memory = stats.devices.iter().find(|device| device.kind == "mem").unwrap();
+    assert_eq!(memory.counts["requested_bytes"], 464 << 20);
+    assert_eq!(memory.counts["plugged_bytes"], 0);
+    supervisor.channel.send(&ToMonitor::Stop, &[]).unwrap();
+    assert_eq!(supervisor.hear_all().2, FromMonitor::Exited(ExitReason::Stopped));
 }
 
 #[path = "control_plug_test.rs"]

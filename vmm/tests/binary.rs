@@ -225,6 +225,7 @@ fn boot_supervised(channel: &Channel, kernel: &NamedTempFile) {
         vcpus: 2,
         max_vcpus: None,
         memory: MiB(48),
+        max_memory: None,
         huge_pages: false,
         boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: String::new() },
         disks: vec![],

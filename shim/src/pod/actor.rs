@@ -262,6 +262,7 @@ impl Actor {
             FromMonitor::Stats(_) => {}
             FromMonitor::Paused
             | FromMonitor::Resumed
+            | FromMonitor::Memory(_)
             | FromMonitor::Attached(_)
             | FromMonitor::Detached { .. }
             | FromMonitor::Refused(_) => match self.asked.pop_front() {

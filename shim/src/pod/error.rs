@@ -4,7 +4,7 @@
 //! who waits for the pod, so it is `Clone`.
 
 use cofferdam_agent_protocol::ErrorKind;
-use cofferdam_vmm_api::ExitReason;
+use cofferdam_vmm_api::{ExitReason, MiB};
 
 use crate::timeline::PodStage;
 
@@ -73,10 +73,20 @@ pub enum Cause {
         /// The agent's sentence.
         message: String,
     },
+    /// The guest did not take or give back as much memory as it was asked to.
+    #[error("the guest has {present} of memory and not {wanted}, after {seconds} s")]
+    Memory {
+        /// What it has.
+        present: MiB,
+        /// What it was asked to have.
+        wanted: MiB,
+        /// How long it had for it.
+        seconds: u64,
+    },
     /// The agent's answer does not fit the question.
     #[error("the guest's agent answered {0} with something else")]
     WrongAnswer(&'static str),
-    /// What was to come or go is not fit for it, or the monitor refused it; nothing has changed.
+    /// What was asked for cannot be, as the monitor says or before it is asked; nothing has changed.
     #[error("{0}")]
     Unfit(String),
     /// A device could not come or go.
@@ -98,7 +108,11 @@ impl Cause {
     pub fn is_guest_failure(&self) -> bool {
         match self {
             Self::Plug { cause, .. } => cause.is_guest_failure(),
-            Self::Agent { .. } | Self::Stopped | Self::Version { .. } | Self::Unfit(_) => false,
+            Self::Agent { .. }
+            | Self::Memory { .. }
+            | Self::Stopped
+            | Self::Unfit(_)
+            | Self::Version { .. } => false,
             _ => true,
         }
     }
@@ -116,7 +130,8 @@ impl Cause {
     fn needs_stage(&self) -> bool {
         match self {
             Self::Plug { cause, .. } => cause.needs_stage(),
-            other => !matches!(other, Self::Agent { .. } | Self::Stopped | Self::Unfit(_)),
+            Self::Agent { .. } | Self::Memory { .. } | Self::Stopped | Self::Unfit(_) => false,
+            _ => true,
         }
     }
 }

@@ -157,6 +157,7 @@ fn spec(connections: OwnedFd) -> PodSpec {
             vcpus: 1,
             max_vcpus: None,
             memory: MiB(64),
+            max_memory: None,
             huge_pages: false,
             boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: String::new() },
             disks: vec![disk],

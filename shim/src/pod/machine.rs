@@ -2,12 +2,21 @@
 //!
 //! Invariant: nothing here waits for the guest without a limit that the caller knows.
 
+use std::time::Duration;
+
 use cofferdam_agent_protocol::{request, response};
-use cofferdam_vmm_api::{FromMonitor, ToMonitor};
+use cofferdam_vmm_api::{FromMonitor, MemoryState, MiB, ToMonitor};
+use tokio::time::{Instant, sleep};
 
 use super::Pod;
 use super::actor::Command;
 use super::error::{Cause, PodError};
+
+/// How often the guest's memory is looked at while it changes.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// When a guest that has found no memory to give back is asked again: by itself it would try after most of a minute.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Pod {
     /// Has the guest use this many of its vCPUs, from 1 to the most that its machine can have; gives how many are
@@ -21,6 +30,44 @@ impl Pod {
         match self.request(request::Body::SetCpus(wanted)).await? {
             response::Body::Cpus(cpus) => u8::try_from(cpus.online).map_err(|_| wrong()),
             _ => Err(wrong()),
+        }
+    }
+
+    /// Has the guest use `wanted` of memory, from what its machine started with to the most that it can have, and waits
+    /// until it does, but no longer than `patience`. Memory comes and goes in blocks of 2 MiB: an odd size is rounded up.
+    /// The guest's kernel brings what it has taken online a moment later.
+    ///
+    /// A guest may have nothing to give back: what cannot be moved stays. It then goes on trying, and has what the
+    /// error says.
+    ///
+    /// # Errors
+    /// The monitor's, [`Cause::Memory`] with how far the guest got, or why the pod failed.
+    pub async fn set_memory(&self, wanted: MiB, patience: Duration) -> Result<MiB, PodError> {
+        let started = Instant::now();
+        let mut asked = started;
+        let mut state = self.memory(ToMonitor::SetMemory(wanted)).await?;
+        while state.present != state.wanted {
+            if started.elapsed() >= patience {
+                let MemoryState { present, wanted } = state;
+                let cause = Cause::Memory { present, wanted, seconds: patience.as_secs() };
+                return Err(PodError { stage: None, cause });
+            }
+            sleep(LOOK).await;
+            let again = asked.elapsed() >= ASK_AGAIN;
+            if again {
+                asked = Instant::now();
+            }
+            let ask = if again { ToMonitor::SetMemory(wanted) } else { ToMonitor::Memory };
+            state = self.memory(ask).await?;
+        }
+        Ok(state.present)
+    }
+
+    async fn memory(&self, ask: ToMonitor) -> Result<MemoryState, PodError> {
+        match self.ask_monitor(ask).await? {
+            FromMonitor::Memory(state) => Ok(state),
+            FromMonitor::Refused(why) => Err(PodError { stage: None, cause: Cause::Unfit(why) }),
+            other => Err(unexpected(&other)),
         }
     }
 

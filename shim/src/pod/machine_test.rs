@@ -62,3 +62,66 @@ fn the_monitor_pauses_and_resumes() {
     };
     with(guest, host);
 }
+
+/// Answers what is asked about memory by `answers`; gives how often the size was set.
+fn tell(guest: &Guest, answers: &[FromMonitor]) -> usize {
+    let mut set = 0;
+    for answer in answers {
+        let asked = guest.control.receive::<ToMonitor>().unwrap().body;
+        set += usize::from(matches!(asked, ToMonitor::SetMemory(_)));
+        assert!(matches!(asked, ToMonitor::SetMemory(_) | ToMonitor::Memory), "{asked:?}");
+        guest.tell(answer);
+    }
+    set
+}
+
+fn memory(present: u32, wanted: u32) -> FromMonitor {
+    FromMonitor::Memory(MemoryState { present: MiB(present), wanted: MiB(wanted) })
+}
+
+#[test]
+fn memory_is_waited_for() {
+    let guest = |guest: Guest| {
+        guest.boot();
+        let agent = guest.agent();
+        let answers = [memory(256, 512), memory(384, 512), memory(512, 512)];
+        assert_eq!(tell(&guest, &answers), 1);
+        tell(&guest, &[FromMonitor::Refused("no more than 512 MiB".into())]);
+        guest.end();
+        drop(agent);
+    };
+    let host = async |pod: &Pod| {
+        pod.ready().await.unwrap();
+        let patience = Duration::from_secs(10);
+        assert_eq!(pod.set_memory(MiB(512), patience).await, Ok(MiB(512)));
+        let error = pod.set_memory(MiB(513), patience).await.unwrap_err();
+        assert_eq!(error.to_string(), "no more than 512 MiB");
+    };
+    with(guest, host);
+}
+
+#[test]
+fn a_guest_that_gives_nothing_back_is_asked_again_and_then_left() {
+    let guest = |guest: Guest| {
+        guest.boot();
+        let agent = guest.agent();
+        let mut set = 0;
+        while let Ok(message) = guest.control.receive::<ToMonitor>() {
+            match message.body {
+                ToMonitor::SetMemory(_) => set += 1,
+                ToMonitor::Memory => {}
+                _ => break,
+            }
+            guest.tell(&memory(640, 512));
+        }
+        assert!(set >= 2, "asked {set} times");
+        drop(agent);
+    };
+    let host = async |pod: &Pod| {
+        pod.ready().await.unwrap();
+        let error = pod.set_memory(MiB(512), Duration::from_secs(2)).await.unwrap_err();
+        let text = "the guest has 640 MiB of memory and not 512 MiB, after 2 s";
+        assert_eq!(error.to_string(), text);
+    };
+    with(guest, host);
+}

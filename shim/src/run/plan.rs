@@ -145,6 +145,7 @@ impl RunPlan {
             vcpus: self.size.vcpus,
             max_vcpus: None,
             memory: self.size.memory,
+            max_memory: None,
             huge_pages: self.settings.huge_pages,
             boot: BootSpec { kernel, initrd: Some(image), cmdline: self.cmdline(verbose) },
             disks,

@@ -97,8 +97,9 @@ fn spec(run: &Run, parts: &Parts<'_>, files: &mut Files, vsock: OwnedFd) -> Resu
     Ok(MachineSpec {
         version: API_VERSION,
         vcpus: run.vcpus,
-        max_vcpus: None,
+        max_vcpus: (run.parked > 0).then_some(run.vcpus + run.parked),
         memory: MiB(run.memory_mib),
+        max_memory: None,
         huge_pages: run.huge_pages,
         boot: BootSpec { kernel, initrd, cmdline },
         disks: specs,
@@ -147,6 +148,7 @@ impl Started for Machine {
                 // Nothing is plugged in.
                 FromMonitor::Attached(_)
                 | FromMonitor::Detached { .. }
+                | FromMonitor::Memory(_)
                 | FromMonitor::Refused(_) => {}
                 FromMonitor::Failed(why) => bail!("the machine cannot be built: {why}"),
                 FromMonitor::Exited(reason) => bail!("the machine ended: {reason}"),

@@ -85,6 +85,8 @@ pub struct Run {
     pub vmm: Vmm,
     /// Virtual CPUs.
     pub vcpus: u8,
+    /// vCPUs besides, parked.
+    pub parked: u8,
     /// Memory.
     pub memory_mib: u32,
     /// Disks; the first one is read-only.

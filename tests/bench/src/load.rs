@@ -80,6 +80,7 @@ fn run(action: &str) -> Run {
         name: action.to_owned(),
         vmm: Vmm::Cofferdam,
         vcpus: 1,
+        parked: 0,
         memory_mib: 128,
         disks: 0,
         console: false,

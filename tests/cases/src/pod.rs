@@ -115,6 +115,7 @@ fn machine(memory: MiB) -> MachineSpec {
         vcpus: 1,
         max_vcpus: None,
         memory,
+        max_memory: None,
         huge_pages: false,
         boot: BootSpec {
             kernel,

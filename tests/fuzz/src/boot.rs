@@ -71,6 +71,7 @@ fn specification(cmdline: bool) -> MachineSpec {
         vcpus: 1,
         max_vcpus: None,
         memory: MiB(MEMORY),
+        max_memory: None,
         boot: BootSpec {
             kernel: FdSlot(0),
             initrd: Some(FdSlot(1)),

@@ -41,14 +41,14 @@ fn passes<T: Serialize + DeserializeOwned + PartialEq>(data: &[u8], fds: usize) 
 fn plan(plan: Option<Plan>) {
     let Some(plan) = plan else { return };
     let places = plan.disks.iter().chain(&plan.vsock).chain(&plan.rng);
-    let places = places.chain(&plan.nets).chain(&plan.balloon);
+    let places = places.chain(&plan.nets).chain(&plan.balloon).chain(&plan.mem_hotplug);
     let mut devices: Vec<u8> = places.map(|slot| slot.device).collect();
     devices.sort_unstable();
     let count = devices.len();
     devices.dedup();
     assert_eq!(devices.len(), count, "two devices in one place");
     let mut end = 0;
-    for (address, bytes) in &plan.memory.ram {
+    for (address, bytes) in plan.memory.ram.iter().chain(&plan.memory.pluggable) {
         assert!(*address >= end && *bytes > 0);
         end = address.checked_add(*bytes).expect("memory beyond all addresses");
     }

@@ -30,6 +30,7 @@ pub mod control;
 pub mod devices;
 pub mod driver;
 pub mod input;
+pub mod memory;
 pub mod net;
 pub mod pci;
 pub mod quiet;
@@ -66,6 +67,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "pci_config", run: pci::run },
     Target { name: "virtio_block", run: |data| virtio::run(&devices::BLOCK, data) },
+    Target { name: "virtio_mem", run: |data| virtio::run(&memory::MEM, data) },
     Target { name: "virtio_rng", run: |data| virtio::run(&devices::RNG, data) },
     Target { name: "virtio_vsock", run: |data| virtio::run(&devices::VSOCK, data) },
     Target { name: "virtio_net", run: |data| virtio::run(&net::NET, data) },

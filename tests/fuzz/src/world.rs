@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex};
 use cofferdam_vmm_devices::bus::Bus;
 use cofferdam_vmm_devices::pci::{ECAM_BUS_SIZE, HostBridge, PciBus};
 use cofferdam_vmm_devices::ports::{Doorbells, MsiController, MsiMessage, MsiVector, Ram, Threads};
+use cofferdam_vmm_devices::ram;
 use cofferdam_vmm_devices::virtio::pci::{BAR_SIZE, VirtioPci, Wiring};
 use cofferdam_vmm_devices::virtio::{DeviceId, VirtioDevice};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::quiet::Quiet;
@@ -118,7 +119,8 @@ impl World {
     #[must_use]
     pub fn new(device: Box<dyn VirtioDevice>) -> Self {
         let quiet = Quiet::now();
-        let ram = Ram::from_ranges(&MEMORY.map(|(at, len)| (GuestAddress(at), len))).unwrap();
+        let ram = GuestMemoryMmap::from_ranges(&MEMORY.map(|(at, len)| (GuestAddress(at), len)));
+        let ram = ram::fixed(ram.unwrap());
         let (vectors, bells) = (Arc::new(Vectors::default()), Arc::new(Bells::default()));
         let (msi, doorbells) = (Arc::clone(&vectors) as _, Arc::clone(&bells) as _);
         let threads = Arc::new(PlainThreads);

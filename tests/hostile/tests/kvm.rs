@@ -46,6 +46,7 @@ fn run(kernel: &Path, words: &str) -> (ExitReason, String) {
         vcpus: 1,
         max_vcpus: None,
         memory: MiB(64),
+        max_memory: Some(MiB(320)),
         boot: BootSpec { kernel: FdSlot(0), initrd: None, cmdline: words.into() },
         disks: vec![
             DiskSpec { file: FdSlot(1), readonly: false, serial: "writable".into() },
@@ -68,6 +69,7 @@ fn run(kernel: &Path, words: &str) -> (ExitReason, String) {
     });
     let borrowed = fds.each_ref().map(|fd| fd.as_fd());
     supervisor.send(&ToMonitor::Boot(Box::new(spec)), &borrowed).unwrap();
+    supervisor.send(&ToMonitor::SetMemory(MiB(256)), &[]).unwrap();
     loop {
         match supervisor.receive::<FromMonitor>().unwrap().body {
             FromMonitor::Exited(reason) => {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::plug::NewDevice;
 use crate::spec::MachineSpec;
 use crate::stats::Stats;
-use crate::units::Bdf;
+use crate::units::{Bdf, MiB};
 
 /// From the supervisor to the monitor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,11 @@ pub enum ToMonitor {
     Attach(NewDevice),
     /// Take the device at this address away, whether the guest has let go of it or not.
     Detach(Bdf),
+    /// Have the guest take or give back memory until it has this much, from what it started with to the most that the
+    /// machine can have. Asked again, the guest tries again. Answer: [`FromMonitor::Memory`], at once.
+    SetMemory(MiB),
+    /// Tell how much memory the guest has. Answer: [`FromMonitor::Memory`].
+    Memory,
     /// Stop the machine at once, as if its power were cut.
     Stop,
 }
@@ -74,6 +79,8 @@ pub enum FromMonitor {
         /// The guest had not let go of it.
         in_use: bool,
     },
+    /// How much memory the guest has.
+    Memory(MemoryState),
     /// What was asked for cannot be; nothing has changed.
     Refused(String),
     /// The machine ended.
@@ -102,6 +109,16 @@ pub enum StageName {
     KernelEntered,
     /// The guest's driver has taken its first virtio device into use.
     DriversStarted,
+}
+
+/// How much memory a guest has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryState {
+    /// What it was last asked to have, as far as blocks of 2 MiB allow.
+    pub wanted: MiB,
+    /// What it has.
+    pub present: MiB,
 }
 
 /// The machine runs.

@@ -16,7 +16,7 @@ mod stats;
 mod units;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Message};
-pub use control::{Booted, ExitReason, FromMonitor, Stage, StageName, ToMonitor};
+pub use control::{Booted, ExitReason, FromMonitor, MemoryState, Stage, StageName, ToMonitor};
 pub use plug::NewDevice;
 pub use spec::{
     BootSpec, ConsoleSpec, DiskSpec, MAX_CMDLINE, MAX_DISKS, MAX_NETS, MAX_QUEUE_PAIRS,

@@ -47,8 +47,12 @@ pub struct MachineSpec {
     /// Without it there are no more than `vcpus`.
     #[serde(default)]
     pub max_vcpus: Option<u8>,
-    /// Memory.
+    /// Memory that the guest starts with.
     pub memory: MiB,
+    /// Most memory: what is beyond `memory` is plugged in and out while the machine runs. Without it there is never
+    /// more than `memory`.
+    #[serde(default)]
+    pub max_memory: Option<MiB>,
     /// All of it in pages of 2 MiB, where the host has them: faster, and more of it taken.
     #[serde(default)]
     pub huge_pages: bool,
@@ -165,6 +169,14 @@ pub enum SpecError {
     /// The amount of memory.
     #[error("{0} of memory; {MIN_MEMORY} to {MAX_MEMORY} are possible")]
     Memory(MiB),
+    /// The most memory.
+    #[error("at most {max} of memory, {boot} of it at boot; {boot} to {MAX_MEMORY} are possible")]
+    MaxMemory {
+        /// At boot.
+        boot: MiB,
+        /// At most.
+        max: MiB,
+    },
     /// The number of disks.
     #[error("{0} disks; at most {MAX_DISKS} are possible")]
     Disks(usize),
@@ -221,6 +233,9 @@ impl MachineSpec {
         if self.memory < MIN_MEMORY || self.memory > MAX_MEMORY {
             return Err(SpecError::Memory(self.memory));
         }
+        if !(self.memory..=MAX_MEMORY).contains(&self.all_memory()) {
+            return Err(SpecError::MaxMemory { boot: self.memory, max: self.all_memory() });
+        }
         if self.disks.len() > MAX_DISKS {
             return Err(SpecError::Disks(self.disks.len()));
         }
@@ -246,6 +261,12 @@ impl MachineSpec {
     #[must_use]
     pub fn all_vcpus(&self) -> u8 {
         self.max_vcpus.unwrap_or(self.vcpus)
+    }
+
+    /// All memory that the machine can have.
+    #[must_use]
+    pub fn all_memory(&self) -> MiB {
+        self.max_memory.unwrap_or(self.memory)
     }
 
     /// All descriptors it names.

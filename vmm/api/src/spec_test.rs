@@ -8,6 +8,7 @@ fn spec() -> MachineSpec {
         vcpus: 1,
         max_vcpus: None,
         memory: MiB(256),
+        max_memory: None,
         huge_pages: false,
         boot: BootSpec { kernel: FdSlot(0), initrd: Some(FdSlot(1)), cmdline: "quiet".into() },
         disks: vec![DiskSpec { file: FdSlot(2), readonly: true, serial: "layer0".into() }],
@@ -55,6 +56,12 @@ fn each_limit_is_enforced() {
     assert_eq!(broken(|s| s.max_vcpus = Some(65)), SpecError::MaxVcpus { boot: 1, max: 65 });
     assert_eq!(broken(|s| s.memory = MiB(16)), SpecError::Memory(MiB(16)));
     assert_eq!(broken(|s| s.memory = MiB(u32::MAX)), SpecError::Memory(MiB(u32::MAX)));
+    let (boot, max) = (MiB(256), MiB(255));
+    assert_eq!(broken(|s| s.max_memory = Some(MiB(255))), SpecError::MaxMemory { boot, max });
+    let max = MiB((1 << 20) + 1);
+    assert!(
+        broken(|s| s.max_memory = Some(MiB((1 << 20) + 1))) == SpecError::MaxMemory { boot, max }
+    );
     assert_eq!(broken(|s| s.boot.cmdline = "x".repeat(2048)), SpecError::Cmdline(2048));
     assert_eq!(broken(|s| s.boot.cmdline = "a\0b".into()), SpecError::Cmdline(3));
     assert_eq!(broken(|s| s.disks[0].serial = "x".repeat(21)), SpecError::Serial("x".repeat(21)));

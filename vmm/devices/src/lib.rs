@@ -30,6 +30,7 @@ pub mod count;
 pub mod legacy;
 pub mod pci;
 pub mod ports;
+pub mod ram;
 pub mod regmap;
 mod sync;
 pub mod virtio;

@@ -8,8 +8,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::virtio::DeviceId;
 
-/// The guest's memory as devices see it: cheap to clone.
-pub type Ram = vm_memory::GuestMemoryMmap<()>;
+pub use crate::ram::Ram;
 
 /// Why the guest wants its machine to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +82,18 @@ pub trait Reclaim: Send + Sync {
     /// # Errors
     /// If the host refuses.
     fn give_back(&self, address: u64, len: u64) -> io::Result<()>;
+}
+
+/// Gives the guest memory and takes it away, in chunks that follow each other in its address space.
+pub trait MemoryChunks: Reclaim {
+    /// The guest may use chunk `index`.
+    ///
+    /// # Errors
+    /// If the host refuses; the guest does not have it then.
+    fn map(&self, index: u32) -> io::Result<()>;
+
+    /// Chunk `index` is not there any more: the guest's reads give all ones, its writes vanish.
+    fn unmap(&self, index: u32);
 }
 
 /// Starts the threads that devices work on, while the machine is being built.

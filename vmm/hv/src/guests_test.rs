@@ -520,3 +520,40 @@ fn kvm_a_page_that_is_only_read_is_left_for_writes_alone() {
     assert!(vm.read_only_page(0xd000_0000).is_err(), "the address is taken");
     drop(page);
 }
+
+#[test]
+fn kvm_a_chunk_of_memory_comes_and_goes() {
+    let Some(hypervisor) = open() else { return };
+    let code = [
+        0xa1, 0x00, 0x00, 0x00, 0x40, // mov eax, [0x40000000]
+        0xa3, 0x04, 0x00, 0x00, 0x40, // mov [0x40000004], eax
+        0xa1, 0x00, 0x00, 0x20, 0x40, // mov eax, [0x40200000]
+        0xe6, 0xf4, // out DONE, al
+        0xeb, 0xfe, // jmp $
+    ];
+    let size = 2 << 20;
+    let memory = allocate_ram(&[(0x4000_0000, 2 * size)], false).unwrap();
+    memory.write_obj(7u32, GuestAddress(0x4000_0000)).unwrap();
+    for there in [true, false] {
+        let guest = Guest::new(&hypervisor, 1, &code, protected());
+        let chunks = guest.vm.memory_chunks(&memory, 2, size);
+        chunks.unmap(0).unwrap();
+        chunks.map(0).unwrap();
+        chunks.map(0).unwrap();
+        assert!(chunks.map(2).is_err(), "there are two");
+        if !there {
+            chunks.unmap(0).unwrap();
+        }
+        let recorder = quiet();
+        guest.run(&recorder);
+        let elsewhere = "read 40200000 4".to_owned();
+        let copied = memory.read_obj::<u32>(GuestAddress(0x4000_0004)).unwrap();
+        if there {
+            assert_eq!((log(&recorder), copied), (vec![elsewhere], 7));
+            memory.write_obj(0u32, GuestAddress(0x4000_0004)).unwrap();
+        } else {
+            let first = ["read 40000000 4", "write 40000004 [1, 2, 3, 4]"].map(str::to_owned);
+            assert_eq!((log(&recorder), copied), ([&first[..], &[elsewhere]].concat(), 0));
+        }
+    }
+}

@@ -11,6 +11,7 @@
 //!
 //! Invariant: no device is known here, and a guest can make none of this panic, allocate or loop.
 
+mod chunks;
 mod cpuid;
 mod exit;
 mod irq;
@@ -24,6 +25,7 @@ mod stats;
 mod vcpu;
 mod vm;
 
+pub use chunks::MemoryChunks;
 pub use cpuid::{CpuidTable, Topology};
 pub use exit::Exit;
 pub use irq::{IOAPIC_PINS, IrqVector, Irqs, MsiTarget};

@@ -12,6 +12,7 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::errno;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::chunks::MemoryChunks;
 use crate::cpuid::{CpuidTable, Topology};
 use crate::irq::Irqs;
 use crate::memory::GuestRam;
@@ -105,6 +106,13 @@ impl Vm {
     /// [`VmError`]; a host may not have it.
     pub fn read_only_page(&self, address: u64) -> Result<ReadOnlyPage, VmError> {
         ReadOnlyPage::new(&self.fd, self.next_slot.fetch_add(1, Ordering::Relaxed), address)
+    }
+
+    /// `memory`, one region of `count` chunks of `size` bytes, none of which the guest has at first.
+    #[must_use]
+    pub fn memory_chunks(&self, memory: &GuestRam, count: u32, size: u64) -> MemoryChunks {
+        let first = self.next_slot.fetch_add(count, Ordering::Relaxed);
+        MemoryChunks::new(&self.fd, first, memory, size)
     }
 
     /// The interrupt vectors of this machine.

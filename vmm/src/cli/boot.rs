@@ -92,6 +92,7 @@ fn specification(args: &BootArgs, outbox: &mut Outbox) -> anyhow::Result<Machine
         vcpus: args.cpus,
         max_vcpus: args.max_cpus,
         memory: MiB(args.memory),
+        max_memory: None,
         huge_pages: args.hugepages,
         boot: BootSpec { kernel, initrd, cmdline: args.cmdline.clone() },
         disks,

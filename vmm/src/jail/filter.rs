@@ -39,11 +39,13 @@ pub enum Kind {
     Balloon,
     /// Waits for a disk or network card that is plugged in, and serves it.
     Spare,
+    /// Plugs memory in and out.
+    Mem,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Main,
         Self::Vcpu,
         Self::Block,
@@ -52,6 +54,7 @@ impl Kind {
         Self::Rng,
         Self::Balloon,
         Self::Spare,
+        Self::Mem,
     ];
 
     /// The kind of the thread of a device, if there is a filter for it.
@@ -63,6 +66,7 @@ impl Kind {
             DeviceId::Net => Some(Self::Net),
             DeviceId::Rng => Some(Self::Rng),
             DeviceId::Balloon => Some(Self::Balloon),
+            DeviceId::Mem => Some(Self::Mem),
             _ => None,
         }
     }
@@ -79,6 +83,7 @@ impl Kind {
             Self::Rng => "rng",
             Self::Balloon => "balloon",
             Self::Spare => "spare",
+            Self::Mem => "mem",
         }
     }
 }
@@ -175,31 +180,39 @@ fn console() -> Vec<Call> {
     file.into_iter().chain([libc::SYS_poll]).map(any).collect()
 }
 
+/// The first thread's own. `pid` is this process.
+fn first(pid: u32) -> Vec<Call> {
+    vec![
+        // KVM's statistics.
+        any(libc::SYS_pread64),
+        any(libc::SYS_recvmsg),
+        any(libc::SYS_sendmsg),
+        // Makes a vCPU leave the guest; glibc asks for the number of the process first.
+        any(libc::SYS_getpid),
+        (libc::SYS_tgkill, vec![vec![(0, ALL_BITS, pid), (2, ALL_BITS, bits(libc::SIGRTMIN()))]]),
+        // Devices let go of their doorbells and pages as they are dropped; a network card that is plugged in is
+        // asked for its offloads; the driver of the memory device is told of another size by an interrupt.
+        one_of(
+            libc::SYS_ioctl,
+            1,
+            &[
+                KVM_IOEVENTFD,
+                KVM_IRQFD,
+                KVM_SET_GSI_ROUTING,
+                KVM_SET_USER_MEMORY_REGION,
+                TUNSETOFFLOAD,
+            ],
+        ),
+        // The interrupt vectors of a device that is plugged in.
+        any(libc::SYS_eventfd2),
+    ]
+}
+
 /// What `kind` needs beside [`everywhere`]. `pid` is this process.
 fn particular(kind: Kind, pid: u32) -> Vec<Call> {
     let interrupts = one_of(libc::SYS_ioctl, 1, &INTERRUPTS);
     let mut calls = match kind {
-        Kind::Main => vec![
-            // KVM's statistics.
-            any(libc::SYS_pread64),
-            any(libc::SYS_recvmsg),
-            any(libc::SYS_sendmsg),
-            // Makes a vCPU leave the guest; glibc asks for the number of the process first.
-            any(libc::SYS_getpid),
-            (
-                libc::SYS_tgkill,
-                vec![vec![(0, ALL_BITS, pid), (2, ALL_BITS, bits(libc::SIGRTMIN()))]],
-            ),
-            // Devices let go of their doorbells and pages as they are dropped; a network card that is plugged in is
-            // asked for its offloads.
-            one_of(
-                libc::SYS_ioctl,
-                1,
-                &[KVM_IOEVENTFD, KVM_IRQFD, KVM_SET_USER_MEMORY_REGION, TUNSETOFFLOAD],
-            ),
-            // The interrupt vectors of a device that is plugged in.
-            any(libc::SYS_eventfd2),
-        ],
+        Kind::Main => first(pid),
         Kind::Vcpu => vec![
             one_of(
                 libc::SYS_ioctl,
@@ -258,6 +271,12 @@ fn particular(kind: Kind, pid: u32) -> Vec<Call> {
         Kind::Rng => vec![interrupts],
         // Memory is given back by `madvise`.
         Kind::Balloon => vec![interrupts],
+        // So it is here; a part of the guest's address space comes or goes as a memory slot.
+        Kind::Mem => vec![one_of(
+            libc::SYS_ioctl,
+            1,
+            &[KVM_SET_GSI_ROUTING, KVM_IRQFD, KVM_SET_USER_MEMORY_REGION],
+        )],
     };
     match kind {
         Kind::Main | Kind::Vcpu => calls.extend(console()),

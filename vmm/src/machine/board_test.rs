@@ -4,10 +4,11 @@ use std::io;
 use std::thread::JoinHandle;
 
 use cofferdam_vmm_devices::ports::{
-    ConfigPage, Doorbells, MsiController, MsiMessage, MsiVector, Ram, Threads,
+    ConfigPage, Doorbells, MsiController, MsiMessage, MsiVector, Threads,
 };
+use cofferdam_vmm_devices::ram::fixed;
 use cofferdam_vmm_devices::virtio::block::{Block, BlockOptions};
-use vm_memory::GuestAddress;
+use cofferdam_vmm_hv::allocate_ram;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::*;
@@ -57,7 +58,7 @@ fn board(places: usize, spares: usize) -> Board {
         slots.take().unwrap();
     }
     let wiring = Wiring {
-        ram: Ram::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap(),
+        ram: fixed(allocate_ram(&[(0, 0x10000)], false).unwrap()),
         msi: Arc::new(Nothing),
         doorbells: Arc::new(Nothing),
         threads: Arc::new(Nothing),

@@ -16,19 +16,21 @@ use cofferdam_vmm_devices::pci::Taken;
 use cofferdam_vmm_devices::virtio::VirtioDevice;
 use cofferdam_vmm_devices::virtio::balloon::Balloon;
 use cofferdam_vmm_devices::virtio::block::{Block, BlockError, BlockOptions};
+use cofferdam_vmm_devices::virtio::mem_hotplug::MemorySize;
 use cofferdam_vmm_devices::virtio::net::{Net, NetError, NetOptions};
 use cofferdam_vmm_devices::virtio::pci::{TransportError, Wiring};
 use cofferdam_vmm_devices::virtio::rng::Rng;
 use cofferdam_vmm_devices::virtio::vsock::Vsock;
 use cofferdam_vmm_hv::{
-    Hypervisor, MemoryError, OpenError, Topology, Vcpu, Vm, VmError, allocate_ram,
+    GuestRam, Hypervisor, MemoryError, OpenError, Topology, Vcpu, Vm, VmError, allocate_ram,
 };
 
 use super::board::Board;
 use super::crew::Crew;
+use super::memory::{GuestMemory, Returned, Room, seen};
 use super::meter::{Meter, MeteredDevice};
 use super::outcome::Outcome;
-use super::ports::{Bells, Configs, Interrupts, Returned};
+use super::ports::{Bells, Configs, Interrupts};
 use super::space::Space;
 use crate::boot::{self, BootError};
 use crate::jail::Filters;
@@ -158,6 +160,7 @@ pub(super) struct Devices {
     pub(super) space: Arc<Space>,
     pub(super) board: Board,
     pub(super) serial: Option<Arc<Mutex<Serial>>>,
+    pub(super) memory: GuestMemory,
 }
 
 impl Machine {
@@ -172,6 +175,7 @@ impl Machine {
             return Err(BuildError::Vcpus { wanted, possible });
         }
         let ram = allocate_ram(&plan.memory.ram, spec.huge_pages)?;
+        let room = Room::reserve(plan)?;
         let mut kernel = files.take_file(spec.boot.kernel)?;
         let mut initrd = spec.boot.initrd.map(|slot| files.take_file(slot)).transpose()?;
         let entry = boot::load(plan, &ram, &mut kernel, initrd.as_mut())?;
@@ -180,13 +184,14 @@ impl Machine {
         let outcome = Arc::new(Outcome::new().map_err(BuildError::host("make an eventfd"))?);
         let crew = Crew::new(Arc::clone(&host.filters));
         let wiring = Wiring {
-            ram,
+            ram: seen(&ram, room.as_ref())?,
             msi: Arc::new(Interrupts(vm.irqs().clone())),
             doorbells: Arc::new(Bells(vm.clone())),
             threads: Arc::new(crew.clone()),
         };
+        let memory = (&ram, room.as_ref());
         let builder =
-            DeviceBuilder { plan, files, vm: &vm, outcome: &outcome, crew: &crew, wiring };
+            DeviceBuilder { plan, files, vm: &vm, outcome: &outcome, crew: &crew, wiring, memory };
         let (devices, metered) = builder.build()?;
 
         let cpuid = hypervisor.cpuid()?;
@@ -229,6 +234,8 @@ struct DeviceBuilder<'a> {
     outcome: &'a Arc<Outcome>,
     crew: &'a Crew,
     wiring: Wiring,
+    /// What is there from the start, and room for more.
+    memory: (&'a GuestRam, Option<&'a Room>),
 }
 
 impl DeviceBuilder<'_> {
@@ -238,7 +245,10 @@ impl DeviceBuilder<'_> {
         let (slots, pages) = (self.plan.slots.clone(), Box::new(Configs(self.vm.clone())));
         let (wiring, outcome) = (self.wiring.clone(), Arc::clone(self.outcome));
         let mut board = Board::new(Arc::clone(&space), slots, pages, wiring, outcome)?;
-        for (slot, device) in self.virtio()? {
+        let mut devices = self.virtio()?;
+        let (growth, size) = self.mem_hotplug();
+        devices.extend(growth);
+        for (slot, device) in devices {
             metered.push(board.place(slot, device)?);
         }
         let serial = match self.plan.spec.console {
@@ -248,7 +258,8 @@ impl DeviceBuilder<'_> {
         self.legacy(&space.ports, serial.clone())?;
         let spares = self.crew.spares(self.plan.spec.spare_queues);
         let board = board.with_spares(spares.map_err(BuildError::host("start a thread"))?);
-        Ok((Devices { space, board, serial }, metered))
+        let memory = GuestMemory::new(&self.plan.spec, size);
+        Ok((Devices { space, board, serial, memory }, metered))
     }
 
     /// All virtio devices and their places.
@@ -277,10 +288,21 @@ impl DeviceBuilder<'_> {
             devices.push((*slot, Box::new(net)));
         }
         if let Some(slot) = plan.balloon {
-            let returned = Returned(self.wiring.ram.clone());
+            let (fixed, room) = self.memory;
+            let returned = Returned::new(fixed, room);
             devices.push((slot, Box::new(Balloon::new(Arc::new(returned)))));
         }
         Ok(devices)
+    }
+
+    /// The memory device, if there is one, and how large its memory is.
+    fn mem_hotplug(&self) -> (Option<Placed>, Option<MemorySize>) {
+        let (Some(slot), (_, Some(room))) = (self.plan.mem_hotplug, self.memory) else {
+            return (None, None);
+        };
+        let device = room.device(self.vm);
+        let size = device.size();
+        (Some((slot, Box::new(device))), Some(size))
     }
 
     fn serial(&mut self, console: ConsoleSpec) -> Result<Arc<Mutex<Serial>>, BuildError> {

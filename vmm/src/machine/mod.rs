@@ -12,6 +12,7 @@
 mod board;
 mod build;
 mod crew;
+mod memory;
 mod meter;
 mod orders;
 mod outcome;
@@ -23,6 +24,7 @@ mod stages;
 
 pub use board::PlugError;
 pub use build::{BuildError, Files, Host, Machine};
+pub use memory::ResizeError;
 pub use outcome::Outcome;
 pub use run::Running;
 pub use stages::now_ns;

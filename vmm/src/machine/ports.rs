@@ -6,9 +6,9 @@ use std::io;
 use std::sync::Arc;
 
 use cofferdam_vmm_devices::ports::{
-    ConfigPage, ConfigPages, Doorbells, MsiController, MsiMessage, MsiVector, Reclaim,
+    ConfigPage, ConfigPages, Doorbells, MsiController, MsiMessage, MsiVector,
 };
-use cofferdam_vmm_hv::{GuestRam, IrqVector, Irqs, MsiTarget, ReadOnlyPage, Vm, give_back};
+use cofferdam_vmm_hv::{IrqVector, Irqs, MsiTarget, ReadOnlyPage, Vm};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::plan::layout::ECAM;
@@ -45,15 +45,6 @@ impl Doorbells for Bells {
 
     fn disconnect(&self, address: u64, event: &EventFd) -> io::Result<()> {
         self.0.disconnect_doorbell(address, event).map_err(io::Error::other)
-    }
-}
-
-/// Memory that the guest does not use.
-pub(super) struct Returned(pub(super) GuestRam);
-
-impl Reclaim for Returned {
-    fn give_back(&self, address: u64, len: u64) -> io::Result<()> {
-        give_back(&self.0, address, len)
     }
 }
 

@@ -7,11 +7,12 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
-use cofferdam_vmm_api::{ExitReason, Stats};
+use cofferdam_vmm_api::{ExitReason, MemoryState, MiB, Stats};
 use cofferdam_vmm_hv::{End, ExitCounts, Kicker, Vcpu, install_kick_handler, run_vcpu};
 
 use super::build::{BuildError, Devices, Machine};
 use super::crew::Crew;
+use super::memory::ResizeError;
 use super::meter::Meter;
 use super::orders::{Order, Orders};
 use super::outcome::Outcome;
@@ -87,6 +88,20 @@ impl Running {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.meter.read(self.orders.order() == Order::Pause)
+    }
+
+    /// Has the guest take or give back memory until it has `wanted`; how far it is.
+    ///
+    /// # Errors
+    /// [`ResizeError`]; nothing has changed then.
+    pub fn set_memory(&self, wanted: MiB) -> Result<MemoryState, ResizeError> {
+        self.devices.memory.set(wanted)
+    }
+
+    /// How much memory the guest has.
+    #[must_use]
+    pub fn memory(&self) -> MemoryState {
+        self.devices.memory.state()
     }
 
     /// Returns when no vCPU is in the guest. Devices go on: what was asked of them is answered, and found by

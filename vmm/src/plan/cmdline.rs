@@ -17,6 +17,12 @@ pub(super) fn of(spec: &MachineSpec) -> Result<String, SpecError> {
         // The others stay present and offline (Linux, kernel-parameters).
         words.push(format!("maxcpus={}", spec.vcpus));
     }
+    if spec.all_memory() > spec.memory {
+        // What is plugged in is used at once, and only for what can be moved away again, as long as there is a third
+        // as much that was there from the start (Linux, admin-guide/mm/memory-hotplug).
+        words.push("memhp_default_state=online".to_owned());
+        words.push("memory_hotplug.online_policy=auto-movable".to_owned());
+    }
     if words.is_empty() {
         return Ok(spec.boot.cmdline.clone());
     }

@@ -1,5 +1,7 @@
 //! What the monitor adds, and where.
 
+use cofferdam_vmm_api::MiB;
+
 use super::super::plan_test::spec;
 use super::*;
 
@@ -16,6 +18,14 @@ fn parked_vcpus_are_kept_back_before_the_words_of_the_specification() {
     let mut parked = spec(2, 256, 0);
     parked.max_vcpus = Some(4);
     assert_eq!(of(&parked).unwrap(), "maxcpus=2 quiet");
+}
+
+#[test]
+fn memory_that_is_plugged_in_can_be_plugged_out() {
+    let mut growing = spec(1, 256, 0);
+    growing.max_memory = Some(MiB(1024));
+    let words = "memhp_default_state=online memory_hotplug.online_policy=auto-movable quiet";
+    assert_eq!(of(&growing).unwrap(), words);
 }
 
 #[test]

@@ -14,6 +14,8 @@
 //!           │ IOAPIC, local APIC, KVM's own│
 //!     4 GiB ├──────────────────────────────┤
 //!           │ RAM: the rest                │
+//!           ├──────────────────────────────┤  on a boundary of 128 MiB
+//!           │ memory to be plugged in      │
 //!           └──────────────────────────────┘
 //! ```
 //!
@@ -22,6 +24,7 @@
 use std::ops::Range;
 
 use cofferdam_vmm_api::MiB;
+use cofferdam_vmm_devices::virtio::mem_hotplug::CHUNK;
 
 /// Bytes of a huge page.
 const HUGE_PAGE: u64 = 2 << 20;
@@ -115,6 +118,8 @@ pub struct MemoryLayout {
     pub ram: Vec<(u64, u64)>,
     /// What the guest is told.
     pub map: Vec<Region>,
+    /// Where memory can be plugged in: (address, bytes). The guest learns of it from the device.
+    pub pluggable: Option<(u64, u64)>,
 }
 
 impl MemoryLayout {
@@ -136,7 +141,18 @@ impl MemoryLayout {
             ram.push((RAM_ABOVE_4G, above));
             map.push(region(RAM_ABOVE_4G, above, Kind::Ram));
         }
-        Self { ram, map }
+        Self { ram, map, pluggable: None }
+    }
+
+    /// The same with room for memory to be plugged in, so that there are at most `all`.
+    #[must_use]
+    pub fn growing_to(mut self, all: MiB) -> Self {
+        let bytes: u64 = self.ram.iter().map(|(_, size)| size).sum();
+        let end = self.ram.iter().map(|(start, size)| start + size).max().unwrap_or(0);
+        let size = all.bytes().saturating_sub(bytes).next_multiple_of(CHUNK);
+        let start = end.max(RAM_ABOVE_4G).next_multiple_of(CHUNK);
+        self.pluggable = (size > 0).then_some((start, size));
+        self
     }
 
     /// Where Linux describes its memory as it starts, 64 bytes a page and some tables: near the top.

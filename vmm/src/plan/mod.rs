@@ -55,6 +55,8 @@ pub struct Plan {
     pub balloon: Option<Slot>,
     /// The places that are left, for what is plugged in.
     pub slots: Slots,
+    /// The place of the memory device.
+    pub mem_hotplug: Option<Slot>,
     /// The kernel's command line.
     pub cmdline: String,
     /// The ACPI tables.
@@ -81,14 +83,28 @@ impl Plan {
         let disks = take_all(&mut slots, spec.disks.len())?;
         let nets = take_all(&mut slots, spec.nets.len())?;
         let balloon = take(&mut slots, spec.balloon)?;
+        let memory = MemoryLayout::new(spec.memory).growing_to(spec.all_memory());
+        // Last, so that it moves no other.
+        let mem_hotplug = take(&mut slots, memory.pluggable.is_some())?;
         let mut spare = slots.clone();
         if (0..spec.spare_queues).any(|_| spare.plug().is_none()) {
             return Err(PlanError::BusFull);
         }
-        let memory = MemoryLayout::new(spec.memory);
         let cmdline = cmdline::of(&spec)?;
         let acpi = acpi::tables(spec.all_vcpus(), spec.console.is_some());
-        Ok(Self { spec, memory, vsock, rng, disks, nets, balloon, slots, cmdline, acpi })
+        Ok(Self {
+            spec,
+            memory,
+            vsock,
+            rng,
+            disks,
+            nets,
+            balloon,
+            slots,
+            mem_hotplug,
+            cmdline,
+            acpi,
+        })
     }
 
     /// Queues of each device that can have several: each vCPU has its own, up to a few. Parked vCPUs count: there

@@ -32,7 +32,7 @@ const FUNCTIONS: u8 = 8;
 
 const _: () = assert!(DEVICES as u64 * FUNCTIONS as u64 * STRIDE <= BARS_SIZE);
 const _: () = assert!(STRIDE.is_multiple_of(BAR_SIZE));
-// The host bridge, vsock, rng and balloon besides.
+// The host bridge, vsock, rng and balloon besides. A memory device has a place where one of all these is missing.
 const _: () = assert!(MAX_DISKS + MAX_NETS + 4 <= DEVICES as usize);
 
 /// A place on the bus.

@@ -20,6 +20,7 @@ fn with_nets(vcpus: u8, memory: u32, disks: usize, nets: usize) -> MachineSpec {
         vcpus,
         max_vcpus: None,
         memory: MiB(memory),
+        max_memory: None,
         huge_pages: false,
         boot: BootSpec { kernel: FdSlot(0), initrd: Some(FdSlot(1)), cmdline: "quiet".into() },
         disks: (0..disks).map(disk).collect(),
@@ -81,6 +82,27 @@ fn a_wrong_specification_is_no_plan() {
 }
 
 #[test]
+fn memory_to_be_plugged_in_begins_above_4_gib_on_a_boundary() {
+    let room = |memory, all| MemoryLayout::new(MiB(memory)).growing_to(MiB(all)).pluggable;
+    assert_eq!(room(256, 256), None);
+    assert_eq!(room(256, 1024), Some((1 << 32, 768 << 20)));
+    assert_eq!(room(256, 257), Some((1 << 32, 128 << 20)));
+    assert_eq!(room(4000, 8000), Some(((4 << 30) + (1024 << 20), 4096 << 20)));
+    let mut growing = spec(1, 256, 1);
+    growing.max_memory = Some(MiB(512));
+    let plan = Plan::new(growing, 5).unwrap();
+    assert_eq!(plan.mem_hotplug.unwrap().bdf().to_string(), "00:05.0");
+    assert_eq!(Plan::new(spec(1, 256, 1), 5).unwrap().mem_hotplug, None);
+}
+
+#[test]
+fn a_bus_without_a_place_for_the_memory_device_is_refused() {
+    let mut spec = with_nets(1, 256, MAX_DISKS, MAX_NETS);
+    spec.max_memory = Some(MiB(512));
+    assert_eq!(Plan::new(spec, MAX_DISKS + MAX_NETS + 4).unwrap_err(), PlanError::BusFull);
+}
+
+#[test]
 fn memory_is_split_around_the_hole() {
     let small = MemoryLayout::new(MiB(3072));
     assert_eq!(small.ram, [(0, 0xc000_0000)]);
@@ -114,21 +136,27 @@ proptest! {
         memory in 48u32..(1 << 20),
         disks in 0usize..=24,
         nets in 0usize..=4,
+        more in 0u32..(1 << 20),
     ) {
-        let plan = Plan::new(with_nets(vcpus, memory, disks, nets), disks + nets + 4).unwrap();
+        let mut spec = with_nets(vcpus, memory, disks, nets);
+        spec.rng = more == 0;
+        spec.max_memory = Some(MiB(memory.saturating_add(more).min(1 << 20)));
+        let plan = Plan::new(spec, disks + nets + 4).unwrap();
         let memory_map: Vec<_> = plan.memory.map.iter().map(|r| (r.start, r.size)).collect();
         prop_assert!(disjoint(&memory_map));
         let mut fixed = plan.memory.ram.clone();
+        fixed.extend(plan.memory.pluggable);
         fixed.extend([(ECAM, ECAM_SIZE), (IOAPIC, 0x1000), (LOCAL_APIC, 0x10_0000)]);
         fixed.push((0xfffb_c000, 0x4000)); // KVM's own pages
         let slots = plan.vsock.iter().chain(&plan.rng).chain(&plan.disks).chain(&plan.nets);
-        let slots = slots.chain(&plan.balloon);
+        let slots = slots.chain(&plan.balloon).chain(&plan.mem_hotplug);
         fixed.extend(slots.clone().map(|slot| (slot.bar, pci::STRIDE)));
         prop_assert!(disjoint(&fixed));
         prop_assert!(slots.clone().all(|s| s.bar >= BARS && s.bar + pci::STRIDE <= BARS + BARS_SIZE));
         let mut devices: Vec<_> = slots.map(|slot| slot.device).collect();
         devices.dedup();
-        prop_assert_eq!(devices.len(), disks + nets + 3);
+        let others = 2 + usize::from(more == 0) + usize::from(plan.mem_hotplug.is_some());
+        prop_assert_eq!(devices.len(), disks + nets + others);
         prop_assert!(devices.iter().all(|device| (1..32).contains(device)));
     }
 

@@ -55,7 +55,7 @@ fn gives_back(name: &str, bytes: fn(i32) -> Result<u64>) -> Result<()> {
 }
 
 /// The memory that is a process's own.
-fn private_memory(pid: i32) -> Result<u64> {
+pub(super) fn private_memory(pid: i32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no RssAnon")?;

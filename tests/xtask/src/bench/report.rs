@@ -10,7 +10,8 @@ use cofferdam_test_bench::{Exit, Measured};
 use serde::Serialize;
 
 use super::runs::{
-    CONSOLE, DISK, GIB, HUGE, IDLE, IDLE_SECONDS, OURS, OURS_TRACED, QEMU, QEMU_TRACED, VCPU,
+    CONSOLE, DISK, GIB, HUGE, IDLE, IDLE_SECONDS, OURS, OURS_TRACED, PARKED, QEMU, QEMU_TRACED,
+    VCPU,
 };
 
 /// Most instructions to the agent's hello in the default shape, in millions.
@@ -82,7 +83,7 @@ impl Report {
         let cofferdam = Boot::new(measured.get(OURS), one(OURS_TRACED)?)?;
         let qemu = Boot::new(measured.get(QEMU), one(QEMU_TRACED)?)?;
         let mut more = BTreeMap::new();
-        for name in [VCPU, GIB, DISK, CONSOLE] {
+        for name in [VCPU, PARKED, GIB, DISK, CONSOLE] {
             let [with, without] = [one(name)?.hello, cofferdam.instructions].map(signed);
             more.insert(name, with - without);
         }

@@ -5,7 +5,7 @@ fn measured(ours: [u64; 3], idle: u64) -> BTreeMap<String, Vec<Measured>> {
     let one =
         |hello| Measured { hello, private_kib: 1000, guest_kib: 30_000, ..Measured::default() };
     let mut all: BTreeMap<String, Vec<Measured>> =
-        [OURS_TRACED, QEMU_TRACED, VCPU, GIB, DISK, CONSOLE, HUGE, IDLE]
+        [OURS_TRACED, QEMU_TRACED, VCPU, PARKED, GIB, DISK, CONSOLE, HUGE, IDLE]
             .map(|name| (name.to_owned(), vec![one(ours[0])]))
             .into();
     all.insert(OURS.to_owned(), ours.map(one).into());

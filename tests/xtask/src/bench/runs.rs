@@ -14,6 +14,8 @@ pub(super) const OURS_TRACED: &str = "cofferdam, traced";
 pub(super) const QEMU_TRACED: &str = "qemu-microvm, traced";
 /// One thing more than in the default shape.
 pub(super) const VCPU: &str = "one more vCPU";
+/// One that is parked.
+pub(super) const PARKED: &str = "one more vCPU, parked";
 /// One GiB more.
 pub(super) const GIB: &str = "one more GiB";
 /// A third disk.
@@ -42,6 +44,7 @@ pub(super) fn plan() -> Plan {
     runs.push(Run { traced: true, ..run(QEMU_TRACED, Vmm::QemuMicrovm) });
     let ours = |name| run(name, Vmm::Cofferdam);
     runs.push(Run { vcpus: 2, ..ours(VCPU) });
+    runs.push(Run { parked: 1, ..ours(PARKED) });
     runs.push(Run { memory_mib: 128 + 1024, ..ours(GIB) });
     runs.push(Run { disks: 3, ..ours(DISK) });
     runs.push(Run { console: true, ..ours(CONSOLE) });
@@ -56,6 +59,7 @@ fn run(name: &str, vmm: Vmm) -> Run {
         name: name.to_owned(),
         vmm,
         vcpus: 1,
+        parked: 0,
         memory_mib: 128,
         disks: 2,
         console: false,

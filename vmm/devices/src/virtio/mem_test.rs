@@ -13,7 +13,14 @@ fn segment(address: u64, len: u32) -> Segment {
 fn ram() -> Ram {
     let page = 0x1000;
     let at = GuestAddress;
-    Ram::from_ranges(&[(at(0), page), (at(0x1000), page), (at(0x8000), page)]).unwrap()
+    crate::ram::fixed(
+        vm_memory::GuestMemoryMmap::from_ranges(&[
+            (at(0), page),
+            (at(0x1000), page),
+            (at(0x8000), page),
+        ])
+        .unwrap(),
+    )
 }
 
 #[test]

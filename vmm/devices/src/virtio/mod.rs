@@ -22,6 +22,7 @@ use crate::ports::Ram;
 pub mod balloon;
 pub mod block;
 pub mod mem;
+pub mod mem_hotplug;
 pub mod net;
 pub mod pci;
 pub mod queue;

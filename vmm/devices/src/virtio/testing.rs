@@ -52,7 +52,13 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        let ram = Ram::from_ranges(&[(GuestAddress(0), RAM_SIZE.try_into().unwrap())]).unwrap();
+        let ram = crate::ram::fixed(
+            vm_memory::GuestMemoryMmap::from_ranges(&[(
+                GuestAddress(0),
+                RAM_SIZE.try_into().unwrap(),
+            )])
+            .unwrap(),
+        );
         // Address 0 stays free: a ring there counts as not set up.
         Self { ram, interrupt: Arc::default(), next: Arc::new(AtomicU64::new(0x1000)) }
     }
@@ -315,6 +321,7 @@ pub(crate) struct TestInterrupt {
 #[derive(Default)]
 struct Counts {
     queues: HashMap<u16, usize>,
+    config: usize,
     needs_reset: usize,
 }
 
@@ -327,6 +334,11 @@ impl TestInterrupt {
     /// Waits until queue `index` has interrupted at least `count` times.
     pub(crate) fn wait_queue(&self, index: u16, count: usize) {
         self.wait(|counts| counts.queues.get(&index).copied().unwrap_or(0) >= count);
+    }
+
+    /// How often the configuration has changed so far.
+    pub(crate) fn config_count(&self) -> usize {
+        self.counts.lock().unwrap().config
     }
 
     /// How often the device gave up so far.
@@ -358,7 +370,7 @@ impl Interrupt for TestInterrupt {
     }
 
     fn config(&self) {
-        // No device of ours changes its configuration yet; the transport's own tests see to the rest.
+        self.count(|counts| counts.config += 1);
     }
 
     fn needs_reset(&self) {

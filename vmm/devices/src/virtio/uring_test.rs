@@ -17,7 +17,9 @@ fn ring(file: &File) -> Option<(Ram, Uring<u32>)> {
         println!("SKIPPED: no io_uring here");
         return None;
     };
-    let ram = Ram::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+    let ram = crate::ram::fixed(
+        vm_memory::GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap(),
+    );
     let uring = Uring::new(prepared, Arc::new(file.try_clone().unwrap()), ram.clone()).unwrap();
     Some((ram, uring))
 }

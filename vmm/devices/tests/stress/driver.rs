@@ -6,12 +6,13 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use cofferdam_vmm_devices::ports::{Ram, Threads};
+use cofferdam_vmm_devices::ram::fixed;
 use cofferdam_vmm_devices::virtio::thread::DeviceThread;
 use cofferdam_vmm_devices::virtio::{
     Activation, ActiveQueue, DeviceId, F_EVENT_IDX, Interrupt, VirtioDevice, Worker,
 };
 use virtio_queue::{Queue as DeviceQueue, QueueState};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// The longest that a device may keep its driver waiting. A busy machine is slow; a lost wake-up lasts for ever.
@@ -70,7 +71,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(event_idx: bool) -> Self {
-        let ram = Ram::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
+        let ram = fixed(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap());
         Self { ram, vector: Arc::default(), next: AtomicU64::new(0x1000), event_idx }
     }
 

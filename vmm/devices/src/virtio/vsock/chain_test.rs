@@ -16,7 +16,7 @@ fn with_chain<T>(
 ) -> T {
     // Two regions next to each other, so that a buffer can cross.
     let (low, high) = ((GuestAddress(0), 0x1_0000), (GuestAddress(0x1_0000), 0x1_0000));
-    let ram = Ram::from_ranges(&[low, high]).unwrap();
+    let ram = crate::ram::fixed(vm_memory::GuestMemoryMmap::from_ranges(&[low, high]).unwrap());
     let mock = MockSplitQueue::new(&ram, 128);
     let count = u16::try_from(pieces.len()).unwrap();
     for (index, (address, len, flags)) in (0..).zip(pieces) {

@@ -6,7 +6,6 @@ use vm_memory::{GuestAddress, GuestMemory, Permissions};
 
 use super::super::table::MAX_CONNECTIONS;
 use super::*;
-use crate::ports::Ram;
 
 fn muxer() -> (Muxer, Backend) {
     let (a, b) =
@@ -30,7 +29,9 @@ fn request(guest_port: u32) -> Header {
 
 /// Runs `work` with room for a packet of one page.
 fn with_room<T>(work: impl FnOnce(&Buffers<'_>) -> T) -> T {
-    let ram = Ram::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
+    let ram = crate::ram::fixed(
+        vm_memory::GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap(),
+    );
     let slices = ram.get_slices(GuestAddress(0), 4096, Permissions::Write).unwrap();
     work(&Buffers::of(slices.map(Result::unwrap).collect()))
 }

@@ -151,7 +151,9 @@ impl Default for Setup {
 impl Driver {
     pub(super) fn new(connections: OwnedFd, setup: &Setup) -> Self {
         let Setup { queue_size, rx_buffer, features } = *setup;
-        let ram = Ram::from_ranges(&[(GuestAddress(0), 32 << 20)]).unwrap();
+        let ram = crate::ram::fixed(
+            vm_memory::GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 32 << 20)]).unwrap(),
+        );
         let rx = Ring::new(0x1_0000, queue_size, 0x100_0000, rx_buffer);
         let tx = Ring::new(0x2_0000, queue_size, 0x10_0000, 0x1_1000);
         let (bell, device) = (Arc::new(Bell::default()), Vsock::new(CID, connections));
