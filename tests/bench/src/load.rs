@@ -9,6 +9,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -35,6 +36,12 @@ const VSOCK: &str = "/tmp/vsock";
 /// Times 50 ms that something may take that happens at the start.
 const TRIES: u32 = 1200;
 
+/// The longest that a phase may take, of the host's time.
+const LONGEST: Duration = Duration::from_secs(100);
+
+/// Phases that ended.
+static PROGRESS: AtomicUsize = AtomicUsize::new(0);
+
 /// A machine whose guest puts load on a device.
 struct Loaded {
     phases: File,
@@ -51,6 +58,7 @@ pub(crate) fn measure(device: Device) -> Result<()> {
         Device::Net => by_hand()?,
     };
     let tasks = loaded.tasks()?;
+    watch(tasks.clone());
     let mut answers = loaded.phases.try_clone().context("sharing a stream")?;
     let mut lines = BufReader::new(&loaded.phases).lines();
     let mut count = 0;
@@ -69,9 +77,32 @@ pub(crate) fn measure(device: Device) -> Result<()> {
         let phase = Phase { name, unit, count: times.parse()?, exits, calls };
         println!("{}", serde_json::to_string(&phase)?);
         count += 1;
+        PROGRESS.fetch_add(1, Ordering::Relaxed);
     }
     ensure!(count > 0, "the guest did nothing");
     Ok(())
+}
+
+/// Ends this program if no phase ends for long, and says what the monitor's threads wait for. Nothing waits for the
+/// time of day there: an idle host's clock runs ahead.
+fn watch(tasks: BTreeSet<u32>) {
+    std::thread::spawn(move || {
+        let mut seen = usize::MAX;
+        while std::mem::replace(&mut seen, PROGRESS.load(Ordering::Relaxed))
+            != PROGRESS.load(Ordering::Relaxed)
+        {
+            std::thread::sleep(LONGEST);
+        }
+        for task in tasks {
+            for file in ["comm", "wchan", "syscall"] {
+                let text = fs::read_to_string(format!("/proc/{task}/{file}"));
+                eprint!("{} ", text.unwrap_or_default().trim());
+            }
+            eprintln!();
+        }
+        eprintln!("no phase ended for {LONGEST:?}");
+        std::process::exit(1);
+    });
 }
 
 /// The usual small machine.

@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 
 use cofferdam_vmm::boot;
 use cofferdam_vmm::plan::Plan;
 use cofferdam_vmm::plan::layout::{ACPI, BOOT_PARAMS, HIGH_RAM, MODULES, START_INFO, dword};
 use cofferdam_vmm_api::{API_VERSION, BootSpec, FdSlot, MachineSpec, MiB};
-use cofferdam_vmm_hv::{EntryState, allocate_ram};
+use cofferdam_vmm_hv::{EntryState, GuestRam, allocate_ram, give_back};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -21,7 +22,7 @@ const MEMORY: u32 = 48;
 pub fn run(data: &[u8]) {
     let (&choice, kernel) = data.split_first().unwrap_or((&0, &[]));
     let plan = Plan::new(specification(choice & 1 != 0), 2).unwrap();
-    let ram = allocate_ram(&plan.memory.ram, false).unwrap();
+    let ram = memory(&plan);
     let mut kernel = file(kernel);
     // Kernels are large, inputs are not: the rest of the file is a hole.
     let length = kernel.metadata().unwrap().len();
@@ -57,6 +58,14 @@ pub fn run(data: &[u8]) {
         ram.read_slice(&mut found, GuestAddress(start)).unwrap();
         assert_eq!(found, *INITRD);
     }
+}
+
+/// The machine's memory, without contents. A process has one for as long as it lives: nothing unmaps it.
+fn memory(plan: &Plan) -> GuestRam {
+    static RAM: OnceLock<GuestRam> = OnceLock::new();
+    let ram = RAM.get_or_init(|| allocate_ram(&plan.memory.ram, false).unwrap());
+    give_back(ram, 0, u64::MAX).unwrap();
+    ram.clone()
 }
 
 fn file(contents: &[u8]) -> File {

@@ -1,7 +1,7 @@
 //! Where the console goes: a file that never grows beyond a limit, or a stream.
 //!
 //! Invariant: a guest that writes without end costs neither more disk than the limit nor a blocked
-//! vCPU: what cannot be written is dropped. A stream that nobody reads is waited for once, for [`PATIENCE`]; how much of
+//! vCPU: what cannot be written is dropped. A stream that nobody reads is waited for once, for a second; how much of
 //! it was dropped is said once, when it is read again, or at the end.
 
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! The entropy device (virtio 1.2, 5.4).
 //!
 //! Invariant: what the guest asks for costs no host memory, and one request no more than
-//! [`MAX_REQUEST`] bytes and [`MAX_BUFFERS`] buffers of work.
+//! [`MAX_REQUEST`] bytes and 64 buffers of work.
 
 use std::sync::Arc;
 
