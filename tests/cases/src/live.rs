@@ -5,33 +5,25 @@ use std::future::Future;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cofferdam_agent_protocol::{
-    Capabilities, ContainerPlan, Namespace, NamespaceKind, PodPlan, ProcessPlan, RootfsPlan, Stdio,
+    Capabilities, ContainerPlan, Namespace, NamespaceKind, ProcessPlan, RootfsPlan, Stdio,
 };
 use cofferdam_rootfs_builder::layers::LayerCache;
-use cofferdam_shim::pod::{Monitor, Pod, PodSpec, Streams, Timeouts};
-use cofferdam_shim::timeline::Timeline;
-use cofferdam_vmm_api::Bdf;
+use cofferdam_shim::pod::{Pod, Streams};
+use cofferdam_vmm_api::{Bdf, ConsoleSpec, FdSlot, MiB};
 use tempfile::TempDir;
 
-use crate::monitor::KERNEL;
-use crate::run::{ROOTFS, unique_id};
+use crate::pod::{launch, machine};
+use crate::run::unique_id;
 
 /// Queues that can be plugged in.
 const SPARES: u8 = 42;
 
-/// The image with the agent.
-const IMAGE: &str = "/usr/lib/cofferdam/initramfs";
-
-/// Its kernel says on the console what goes wrong.
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=acpi";
-
-/// A user that no other monitor is.
-const UID: u32 = 2_000_131_072;
+/// Bytes of the console that are kept.
+const CONSOLE_LIMIT: u32 = 64 << 10;
 
 /// A container may take as long as this on a slow machine.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -40,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 pub(crate) struct Live {
     pub(crate) pod: Pod,
     /// The process id of its monitor.
-    monitor: u32,
+    monitor: i32,
     /// The disk with the ordinary root file system.
     base: Bdf,
     _console: Console,
@@ -51,7 +43,7 @@ struct Console(File);
 
 impl Drop for Console {
     fn drop(&mut self) {
-        let mut said = vec![0; 65536];
+        let mut said = vec![0; CONSOLE_LIMIT as usize];
         let length = self.0.read_at(&mut said, 0).unwrap_or(0);
         print!("{}", String::from_utf8_lossy(&said[..length]));
     }
@@ -73,43 +65,15 @@ pub(crate) fn run(case: impl Future<Output = Result<()>>) -> Result<()> {
 impl Live {
     /// Boots it, with one disk.
     pub(crate) async fn start() -> Result<Self> {
-        let open = |path: &str| File::open(path).with_context(|| path.to_owned());
-        let kvm = File::options().read(true).write(true).open("/dev/kvm").context("/dev/kvm")?;
-        let layer =
-            LayerCache::new("/var/lib/cofferdam/layers").layer(Path::new(ROOTFS), |_| ())?;
-        let (monitor, connections) = Monitor::spawn(&PathBuf::from("cofferdam-vmm"))?;
-        let pid = monitor.pid().context("the monitor has no process")?;
-        monitor.confine(Some(UID), kvm.into());
         let console = Console(tempfile::tempfile()?);
-        let descriptors: Vec<OwnedFd> = vec![
-            open(KERNEL)?.into(),
-            open(IMAGE)?.into(),
-            layer.file.into(),
-            console.0.try_clone()?.into(),
-            connections,
-        ];
-        // As it goes over the control socket, so that what a case does not ask for need not be named.
-        let machine = serde_json::from_value(serde_json::json!({
-            "version": cofferdam_vmm_api::API_VERSION,
-            "vcpus": 1,
-            "memory": 256,
-            "boot": { "kernel": 0, "initrd": 1, "cmdline": CMDLINE },
-            "disks": [{ "file": 2, "readonly": true, "serial": "base" }],
-            "vsock": { "cid": 3, "connections": 4 },
-            "rng": true,
-            "spare_queues": SPARES,
-            "console": { "log": 3, "limit": 65536 },
-        }))?;
-        let spec = PodSpec {
-            machine,
-            descriptors,
-            plan: PodPlan { hostname: "case".into(), ..PodPlan::default() },
-            timeouts: Timeouts::default(),
-        };
-        let pod = Pod::launch(monitor, spec, Timeline::default())?;
+        let mut machine = machine(MiB(256));
+        machine.spare_queues = SPARES;
+        machine.boot.cmdline.push_str(" console=ttyS0");
+        machine.console = Some(ConsoleSpec { log: FdSlot(4), limit: CONSOLE_LIMIT });
+        let (monitor, pod) = launch(machine, vec![console.0.try_clone()?.into()])?;
         let disks = pod.ready().await?;
         let base = *disks.first().context("no disk")?;
-        Ok(Self { pod, monitor: pid, base, _console: console })
+        Ok(Self { pod, monitor, base, _console: console })
     }
 
     /// What its monitor holds.

@@ -54,7 +54,7 @@ impl ShellPod {
         let mut machine = machine(memory);
         change(&mut machine);
         let started = runtime.block_on(async {
-            let (monitor, pod) = launch(machine)?;
+            let (monitor, pod) = launch(machine, Vec::new())?;
             let disks = pod.ready().await?;
             let expected = pod.create(container(u32::from(disks[0].0))).await?;
             pod.start(SHELL).await?;
@@ -108,7 +108,7 @@ impl Drop for ShellPod {
 }
 
 /// The machine that `cofferdam run` starts, with a tmpfs for what is written.
-fn machine(memory: MiB) -> MachineSpec {
+pub(crate) fn machine(memory: MiB) -> MachineSpec {
     let (kernel, image, layer, vsock) = (FdSlot(0), FdSlot(1), FdSlot(2), FdSlot(3));
     MachineSpec {
         version: API_VERSION,
@@ -132,8 +132,8 @@ fn machine(memory: MiB) -> MachineSpec {
     }
 }
 
-/// Starts the monitor and the machine; the monitor's process id.
-fn launch(machine: MachineSpec) -> Result<(i32, Pod)> {
+/// Starts the monitor and a [`machine`], which may name `more` descriptors, from slot 4 on; the monitor's process id.
+pub(crate) fn launch(machine: MachineSpec, more: Vec<OwnedFd>) -> Result<(i32, Pod)> {
     let open = |path: &str| File::open(path).with_context(|| format!("opening {path}"));
     let kvm =
         File::options().read(true).write(true).open("/dev/kvm").context("opening /dev/kvm")?;
@@ -143,6 +143,7 @@ fn launch(machine: MachineSpec) -> Result<(i32, Pod)> {
     let pid = i32::try_from(monitor.pid().context("no monitor")?)?;
     let mut descriptors: Vec<OwnedFd> = vec![open(KERNEL)?.into(), open(IMAGE)?.into()];
     descriptors.extend([layer.file.into(), connections]);
+    descriptors.extend(more);
     let plan = PodPlan { hostname: "case".into(), ..PodPlan::default() };
     let spec = PodSpec { machine, descriptors, plan, timeouts: Timeouts::default() };
     Ok((pid, Pod::launch(monitor, spec, Timeline::default())?))
