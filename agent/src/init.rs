@@ -37,10 +37,6 @@ const MOUNTS: [(&str, &str, MsFlags, &str); 9] = {
     ]
 };
 
-/// What an idle guest wakes up for without need: memory is compacted when somebody needs it, and statistics may be late.
-const QUIET: [(&str, &str); 2] =
-    [("/proc/sys/vm/compaction_proactiveness", "0"), ("/proc/sys/vm/stat_interval", "10")];
-
 /// Prepares the guest.
 ///
 /// # Errors
@@ -67,11 +63,6 @@ pub(crate) fn prepare() -> Result<Place> {
     // Before there is a process to see it.
     if symlink("/proc/self/fd", "/dev/fd").is_err() {
         crate::log!("cannot make /dev/fd");
-    }
-    for (path, value) in QUIET {
-        if let Err(error) = fs::write(path, value) {
-            crate::log!("writing {value} to {path}: {error}");
-        }
     }
     sys::loopback_up().context(|| "bringing lo up".into())?;
     // Several descriptors for each process. What containers get is another matter.

@@ -458,7 +458,8 @@ fn kvm_the_host_can_do_what_a_machine_needs() {
 fn kvm_a_kicked_vcpu_enters_again_once_it_is_rearmed() {
     let Some(hypervisor) = open() else { return };
     install_kick_handler().unwrap();
-    let mut guest = Guest::new(&hypervisor, 1, &[0xe6, 0x10, 0xeb, 0xfe], real());
+    // Writes port 0x10 for ever.
+    let mut guest = Guest::new(&hypervisor, 1, &[0xe6, 0x10, 0xeb, 0xfc], real());
     let mut vcpu = guest.vcpus.remove(0);
     let mut kicker = vcpu.kicker().unwrap();
     let thread = thread::spawn(move || {
