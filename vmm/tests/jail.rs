@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 fn trial(name: &str, how: &'static str, needs_root: bool) -> Trial {
     Trial::test(name, move || {
         if needs_root && !is_privileged() {
-            eprintln!("SKIPPED: not root");
+            println!("SKIPPED: not root");
             return Ok(());
         }
         let (_control, theirs) = Channel::pair()?;
@@ -169,7 +169,7 @@ fn rights() -> Result<(), String> {
     for (resource, most) in [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_MEMLOCK, 0),
-        (Resource::RLIMIT_NPROC, 512),
+        (Resource::RLIMIT_NPROC, 1024),
         (Resource::RLIMIT_NOFILE, 16 << 10),
     ] {
         let (soft, hard) = getrlimit(resource).unwrap();

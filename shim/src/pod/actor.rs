@@ -228,6 +228,8 @@ impl Actor {
         };
         let id = self.next_request;
         self.next_request += 1;
+        // Whoever has given up waits no more.
+        self.pending.retain(|_, pending| !pending.reply.is_closed());
         self.pending.insert(id, Pending { reply, stage });
         self.send(host_frame::Body::Request(Request { id, body: Some(body) })).await;
     }

@@ -8,7 +8,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The file of the state directory that holds the path.
 pub(super) const NOTE: &str = "cgroup";
@@ -16,11 +16,8 @@ pub(super) const NOTE: &str = "cgroup";
 /// How the names of our groups begin.
 const PREFIX: &str = "cofferdam-";
 
-/// Most threads: vCPUs and devices, twice over. Their number is fixed before the guest runs.
-const PIDS: &str = "256";
-
-/// How often a group that is busy is tried again, 10 ms apart.
-const PATIENCE: u32 = 50;
+/// Most threads: as many as the monitor's own limit allows.
+const PIDS: &str = "1024";
 
 /// Makes a group named after this process and puts the process `pid` into it.
 ///
@@ -38,15 +35,21 @@ pub(super) fn place(state: &Path, pid: u32) -> io::Result<()> {
     fs::write(path.join("cgroup.procs"), pid.to_string())
 }
 
-/// Removes the group that `state` has a note of, then the note. Its processes have ended, or are about to; if
-/// one does not, both stay, for the next who tries. Whether nothing is left to be done.
+/// Removes the group that `state` has a note of, then the note. Its processes have ended, or are about to: a group that
+/// is busy is tried for as long as `patience`. If it stays busy, both stay, for the next who tries. Whether nothing
+/// is left to be done.
 #[must_use]
-pub(super) fn remove(state: &Path) -> bool {
+pub(super) fn remove(state: &Path, patience: Duration) -> bool {
     let note = state.join(NOTE);
     let Ok(path) = fs::read_to_string(&note).map(PathBuf::from) else { return true };
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let ours = path.is_absolute() && name.starts_with(PREFIX);
-    let done = !ours || (0..PATIENCE).any(|_| is_removed(&path));
+    let until = Instant::now() + patience;
+    let mut done = !ours || is_removed(&path);
+    while !done && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+        done = is_removed(&path);
+    }
     if done {
         let _ = fs::remove_file(note);
     }
@@ -55,15 +58,10 @@ pub(super) fn remove(state: &Path) -> bool {
 
 /// Whether the group is gone, or cannot be removed by waiting.
 fn is_removed(path: &Path) -> bool {
-    let removed = fs::remove_dir(path);
     // A process counts until the kernel has taken it wholly apart.
-    let busy = removed.is_err_and(|error| {
+    !fs::remove_dir(path).is_err_and(|error| {
         matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty)
-    });
-    if busy {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    !busy
+    })
 }
 
 /// The directory of this process's own group.

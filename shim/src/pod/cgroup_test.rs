@@ -38,10 +38,10 @@ fn only_what_is_ours_and_empty_is_removed() {
         let group = groups.path().join(name);
         fs::create_dir(&group).unwrap();
         note(&group);
-        assert!(remove(state.path()));
+        assert!(remove(state.path(), Duration::ZERO));
         assert_eq!(group.exists(), stays, "{name}");
         assert!(!state.path().join(NOTE).exists());
     }
     // Without a note there is nothing to do.
-    assert!(remove(state.path()));
+    assert!(remove(state.path(), Duration::ZERO));
 }

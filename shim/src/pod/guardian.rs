@@ -24,6 +24,9 @@ pub const COMMAND: &str = "guardian";
 /// How long a monitor whose supervisor is gone may take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the kernel may take to take apart a supervisor and a monitor that have ended.
+const DYING: Duration = Duration::from_secs(30);
+
 /// How long a killed program that makes a file system may take to end.
 const MAKER_PATIENCE: Duration = Duration::from_secs(4);
 
@@ -126,7 +129,7 @@ fn serve(places: &Places, pipe: impl BufRead) {
             let _ = pidfd_send_signal(&monitor, Signal::KILL);
         }
     }
-    remove_if_dead(&places.state);
+    remove_if_dead(&places.state, DYING);
     for cache in &places.caches {
         clear_abandoned(cache, MAKER_PATIENCE);
     }

@@ -9,7 +9,6 @@ use cofferdam_vmm_api::{FromMonitor, MemoryState, MiB, ToMonitor};
 use tokio::time::{Instant, sleep};
 
 use super::Pod;
-use super::actor::Command;
 use super::error::{Cause, PodError};
 
 /// How often the guest's memory is looked at while it changes.
@@ -25,11 +24,11 @@ impl Pod {
     /// # Errors
     /// The agent's, which names the CPU that stays as it was, or why the pod failed.
     pub async fn set_cpus(&self, online: u8) -> Result<u8, PodError> {
+        let _one_at_a_time = self.resizing.lock().await;
         let wanted = request::SetCpus { online: online.into() };
-        let wrong = || PodError { stage: None, cause: Cause::WrongAnswer("set_cpus") };
         match self.request(request::Body::SetCpus(wanted)).await? {
-            response::Body::Cpus(cpus) => u8::try_from(cpus.online).map_err(|_| wrong()),
-            _ => Err(wrong()),
+            response::Body::Cpus(cpus) if cpus.online == u32::from(online) => Ok(online),
+            _ => Err(PodError { stage: None, cause: Cause::WrongAnswer("set_cpus") }),
         }
     }
 
@@ -43,6 +42,7 @@ impl Pod {
     /// # Errors
     /// The monitor's, [`Cause::Memory`] with how far the guest got, or why the pod failed.
     pub async fn set_memory(&self, wanted: MiB, patience: Duration) -> Result<MiB, PodError> {
+        let _one_at_a_time = self.resizing.lock().await;
         let started = Instant::now();
         let mut asked = started;
         let mut state = self.memory(ToMonitor::SetMemory(wanted)).await?;
@@ -94,7 +94,7 @@ impl Pod {
     }
 
     async fn ask_monitor(&self, message: ToMonitor) -> Result<FromMonitor, PodError> {
-        self.command(|reply| Command::Tell { message, fds: Vec::new(), reply }).await
+        self.tell(message, Vec::new()).await
     }
 }
 

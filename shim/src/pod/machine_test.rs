@@ -11,7 +11,7 @@ fn the_agent_brings_cpus_online() {
     let guest = |guest: Guest| {
         guest.boot();
         let mut agent = guest.agent();
-        for online in [4, 2, 300] {
+        for online in [4, 2, 300, 3] {
             let (id, request::Body::SetCpus(_)) = agent.request() else { panic!("not CPUs") };
             agent.answer(id, response::Body::Cpus(Cpus { online, present: 4 }));
         }
@@ -26,8 +26,10 @@ fn the_agent_brings_cpus_online() {
         pod.ready().await.unwrap();
         assert_eq!(pod.set_cpus(4).await, Ok(4));
         assert_eq!(pod.set_cpus(2).await, Ok(2));
-        let error = pod.set_cpus(2).await.unwrap_err();
-        assert_eq!(error.cause, Cause::WrongAnswer("set_cpus"), "a guest that tells nonsense");
+        for _ in 0..2 {
+            let error = pod.set_cpus(2).await.unwrap_err();
+            assert_eq!(error.cause, Cause::WrongAnswer("set_cpus"), "a guest that tells nonsense");
+        }
         assert!(pod.set_cpus(9).await.unwrap_err().to_string().contains("has 1 to 4"));
     };
     with(guest, host);

@@ -19,8 +19,12 @@ mod state_dir;
 mod stream;
 mod vsock;
 
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
 use cofferdam_agent_protocol::{ContainerPlan, ErrorKind, PodPlan, StreamToken, request, response};
-use cofferdam_vmm_api::{Bdf, MachineSpec};
+use cofferdam_vmm_api::{Bdf, FromMonitor, MachineSpec, ToMonitor};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -42,7 +46,7 @@ pub struct PodSpec {
     /// The machine.
     pub machine: MachineSpec,
     /// The descriptors that `machine` names, but for the connections socket, which comes last.
-    pub descriptors: Vec<std::os::fd::OwnedFd>,
+    pub descriptors: Vec<OwnedFd>,
     /// What the agent is told in its welcome; its clock is filled in then.
     pub plan: PodPlan,
     /// How long to wait for what.
@@ -71,9 +75,14 @@ impl ExitStatus {
 pub struct Pod {
     commands: mpsc::Sender<Command>,
     actor: JoinHandle<Timeline>,
-    /// Held while devices come or go.
-    plugging: tokio::sync::Mutex<()>,
+    /// What was attached since the boot. Held while devices come or go.
+    plugged: tokio::sync::Mutex<BTreeSet<Bdf>>,
+    /// Held while the machine's size changes.
+    resizing: tokio::sync::Mutex<()>,
 }
+
+/// How long the guest or the monitor may take for an answer, on a slow machine.
+const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 
 /// The streams of a new process: each arrives when the agent has dialled it.
 #[derive(Debug)]
@@ -94,8 +103,8 @@ impl Pod {
     pub fn launch(monitor: Monitor, spec: PodSpec, timeline: Timeline) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel(32);
         let actor = Actor::new(monitor, spec, timeline, receiver)?;
-        let plugging = tokio::sync::Mutex::default();
-        Ok(Self { commands, actor: tokio::spawn(actor.run()), plugging })
+        let (plugged, resizing) = Default::default();
+        Ok(Self { commands, actor: tokio::spawn(actor.run()), plugged, resizing })
     }
 
     /// Waits until the agent is ready; gives the PCI addresses of the disks.
@@ -200,8 +209,10 @@ impl Pod {
         }
     }
 
+    /// What the agent answers.
     async fn request(&self, body: request::Body) -> Result<response::Body, PodError> {
-        match self.command(|reply| Command::Request { body, reply }).await? {
+        let answer = self.command(|reply| Command::Request { body, reply });
+        match in_time(answer, Cause::AgentLost).await? {
             response::Body::Error(error) => {
                 let kind = ErrorKind::try_from(error.kind).unwrap_or(ErrorKind::Other);
                 let message = crate::tail::printable(error.message.as_bytes());
@@ -209,6 +220,11 @@ impl Pod {
             }
             body => Ok(body),
         }
+    }
+
+    /// What the monitor answers.
+    async fn tell(&self, message: ToMonitor, fds: Vec<OwnedFd>) -> Result<FromMonitor, PodError> {
+        in_time(self.command(|reply| Command::Tell { message, fds, reply }), Cause::Monitor).await
     }
 
     /// Chooses an unguessable token and has the actor expect its stream.
@@ -234,6 +250,16 @@ impl Pod {
         self.commands.send(command(reply)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
+}
+
+/// What comes of `answer`, or that it did not come in time.
+async fn in_time<T>(
+    answer: impl Future<Output = Result<T, PodError>>,
+    late: fn(String) -> Cause,
+) -> Result<T, PodError> {
+    let text = || format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+    let outcome = tokio::time::timeout(ANSWER_WITHIN, answer).await;
+    outcome.unwrap_or_else(|_| Err(PodError { stage: None, cause: late(text()) }))
 }
 
 fn stopped() -> PodError {

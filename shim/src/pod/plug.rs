@@ -8,6 +8,7 @@
 //! Invariant: one change of the bus at a time; a device that was not found by the guest, or is not the one it was
 //! told to expect, is off the bus again when [`Pod::attach`] or [`Pod::attach_nets`] returns.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Seek, SeekFrom};
@@ -18,7 +19,6 @@ use std::time::Duration;
 use cofferdam_agent_protocol::{request, response};
 use cofferdam_vmm_api::{Bdf, DiskSpec, FdSlot, FromMonitor, Mac, NetSpec, NewDevice, ToMonitor};
 
-use super::actor::Command;
 use super::{Cause, Pod, PodError, stream};
 
 /// How long the guest may take for a change of the bus. Its agent gives up after ten seconds.
@@ -100,9 +100,10 @@ impl Pod {
     /// # Errors
     /// [`Cause::Plug`]. If the guest does not let go of all of them, all stay.
     pub async fn detach(&self, devices: &[Bdf]) -> Result<(), PodError> {
-        let _one_at_a_time = self.plugging.lock().await;
+        let mut plugged = self.plugged.lock().await;
+        all_of(devices, &plugged)?;
         self.let_go(devices).await?;
-        self.take_away(devices).await.map(drop)
+        self.take_away(devices, &mut plugged).await.map(drop)
     }
 
     /// Takes devices away from a guest that does not let go of them: what it reads and writes there from now on it
@@ -111,24 +112,26 @@ impl Pod {
     /// # Errors
     /// [`Cause::Plug`].
     pub async fn detach_by_force(&self, devices: &[Bdf]) -> Result<bool, PodError> {
-        let _one_at_a_time = self.plugging.lock().await;
-        self.take_away(devices).await
+        let mut plugged = self.plugged.lock().await;
+        all_of(devices, &plugged)?;
+        self.take_away(devices, &mut plugged).await
     }
 
     /// Puts devices on the bus and waits until the guest has found them; all or none. Their addresses, and the
     /// names of the interfaces among them.
     async fn plug_in(&self, parcels: Vec<Parcel>) -> Result<(Vec<Bdf>, Vec<String>), PodError> {
-        let _one_at_a_time = self.plugging.lock().await;
+        let mut plugged = self.plugged.lock().await;
         let mut there = There::default();
         let found = match self.attach_to_machine(parcels, &mut there).await {
             Ok(()) => self.found(&there.expected).await,
             Err(error) => Err(error),
         };
         let addresses = there.addresses;
+        plugged.extend(&addresses);
         if found.is_err() && !addresses.is_empty() {
             // The failure to tell is the first one.
             let _ = self.let_go(&addresses).await;
-            let _ = self.take_away(&addresses).await;
+            let _ = self.take_away(&addresses, &mut plugged).await;
         }
         found.map(|interfaces| (addresses, interfaces))
     }
@@ -142,8 +145,7 @@ impl Pod {
         let step = "attaching a device to the machine";
         for Parcel { device, fds } in parcels {
             let message = ToMonitor::Attach(device.clone());
-            let tell = |reply| Command::Tell { message, fds, reply };
-            match self.command(tell).await.map_err(plug(step))? {
+            match self.tell(message, fds).await.map_err(plug(step))? {
                 FromMonitor::Attached(address) => there.add(address, &device),
                 other => return Err(plug(step)(refused(other))),
             }
@@ -175,19 +177,32 @@ impl Pod {
         in_time("waiting for the guest to let go of a device", released).await
     }
 
-    /// Takes devices off the bus; whether the guest used any.
-    async fn take_away(&self, devices: &[Bdf]) -> Result<bool, PodError> {
+    /// Takes devices off the bus, all that it can; whether the guest used any.
+    async fn take_away(
+        &self,
+        devices: &[Bdf],
+        plugged: &mut BTreeSet<Bdf>,
+    ) -> Result<bool, PodError> {
         let step = "detaching a device from the machine";
-        let mut used = false;
+        let mut used = Ok(false);
         for address in devices {
-            let message = ToMonitor::Detach(*address);
-            let tell = |reply| Command::Tell { message, fds: Vec::new(), reply };
-            match self.command(tell).await.map_err(plug(step))? {
-                FromMonitor::Detached { in_use, .. } => used |= in_use,
-                other => return Err(plug(step)(refused(other))),
+            match self.tell(ToMonitor::Detach(*address), Vec::new()).await.map_err(plug(step))? {
+                FromMonitor::Detached { in_use, .. } => {
+                    plugged.remove(address);
+                    used = used.map(|used| used || in_use);
+                }
+                other => used = used.and(Err(plug(step)(refused(other)))),
             }
         }
-        Ok(used)
+        used
+    }
+}
+
+/// That each of `devices` was attached, so that nothing that a machine needs is taken away from the guest.
+fn all_of(devices: &[Bdf], plugged: &BTreeSet<Bdf>) -> Result<(), PodError> {
+    match devices.iter().find(|address| !plugged.contains(address)) {
+        Some(address) => Err(failed(Cause::Unfit(format!("no device was attached at {address}")))),
+        None => Ok(()),
     }
 }
 

@@ -164,16 +164,66 @@ fn a_disk_that_the_guest_keeps_stays() {
     let guest = |guest: Guest| {
         guest.boot();
         let mut agent = guest.agent();
+        attaches(&guest, 0x20);
+        let (id, _) = finds(&mut agent);
+        found(&mut agent, id, &[]);
         let id = lets_go(&mut agent, &[0x20]);
         error(&mut agent, id, "it is mounted");
         guest.end();
     };
     let host = async |pod: &Pod| {
         pod.ready().await.unwrap();
-        pod.detach(&[Bdf(0x20)]).await.unwrap_err()
+        let attached = pod.attach(disks(1)).await.unwrap();
+        pod.detach(&attached).await.unwrap_err()
     };
     let text = with(guest, host).0.to_string();
     assert_eq!(text, "waiting for the guest to let go of a device: it is mounted");
+}
+
+#[test]
+fn what_was_not_attached_is_neither_let_go_of_nor_taken_away() {
+    let guest = |guest: Guest| {
+        guest.boot();
+        let mut agent = guest.agent();
+        attaches(&guest, 0x20);
+        let (id, _) = finds(&mut agent);
+        found(&mut agent, id, &[]);
+        guest.end();
+    };
+    let host = async |pod: &Pod| {
+        pod.ready().await.unwrap();
+        pod.attach(disks(1)).await.unwrap();
+        let error = pod.detach(&[Bdf(0x20), Bdf(0x08)]).await.unwrap_err();
+        assert_eq!(error.to_string(), "no device was attached at 00:01.0");
+        assert_eq!(pod.detach_by_force(&[Bdf(0x08)]).await.unwrap_err(), error);
+    };
+    with(guest, host);
+}
+
+#[test]
+fn what_the_monitor_keeps_does_not_keep_the_others() {
+    let guest = |guest: Guest| {
+        guest.boot();
+        let mut agent = guest.agent();
+        attaches(&guest, 0x20);
+        attaches(&guest, 0x21);
+        let (id, _) = finds(&mut agent);
+        found(&mut agent, id, &[]);
+        guest.control.receive::<ToMonitor>().unwrap();
+        guest.tell(&FromMonitor::Refused("not this one".into()));
+        detaches(&guest, 0x21, false);
+        detaches(&guest, 0x20, false);
+        guest.end();
+    };
+    let host = async |pod: &Pod| {
+        pod.ready().await.unwrap();
+        let attached = pod.attach(disks(2)).await.unwrap();
+        let error = pod.detach_by_force(&attached).await.unwrap_err();
+        assert!(error.to_string().contains("not this one"), "{error}");
+        pod.detach_by_force(&attached[..1]).await.unwrap();
+        assert!(pod.detach_by_force(&attached[1..]).await.is_err(), "it is gone");
+    };
+    with(guest, host);
 }
 
 #[test]

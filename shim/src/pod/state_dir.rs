@@ -13,6 +13,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -30,6 +31,9 @@ const MAX_NAME: usize = 255;
 /// The file that holds the user of the pod's monitor: it is taken as long as the file is there.
 const UID: &str = "uid";
 
+/// How long the control group of a monitor that has ended may be busy before the next run has to remove it.
+const DYING: Duration = Duration::from_millis(500);
+
 /// A state directory that cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -41,7 +45,8 @@ pub enum StateError {
     Exists(String),
     /// All users are taken.
     #[error(
-        "no user is free for the monitor: each of {0} has a pod; set uids in the configuration's [jail]"
+        "no user is free for the monitor: each of {0} has a pod or another process; set uids in the \
+         configuration's [jail]"
     )]
     Users(UidRange),
     /// The file system.
@@ -148,7 +153,7 @@ impl Drop for StateDir {
     fn drop(&mut self) {
         let _guard = lock_root(&self.root);
         let path = self.path.display();
-        if !cgroup::remove(&self.path) {
+        if !cgroup::remove(&self.path, DYING) {
             tracing::warn!(%path, "the monitor's control group is busy: the next run removes it");
         } else if let Err(error) = std::fs::remove_dir_all(&self.path) {
             tracing::warn!(%path, %error, "removing the state directory");
@@ -176,16 +181,18 @@ fn lock_root(root: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Removes `path` if its owner is dead. An owner that is just dying gets a moment: the kernel does not close
-/// its descriptors all at once.
-pub(super) fn remove_if_dead(path: &Path) {
-    for _ in 0..50 {
+/// Removes `path` if its owner is dead. An owner that is just dying gets a moment, and so does a monitor: the kernel does
+/// not take them apart all at once.
+pub(super) fn remove_if_dead(path: &Path, patience: Duration) {
+    let until = Instant::now() + patience;
+    loop {
         let guard = path.parent().map(lock_root);
-        if !matches!(guard, Some(Ok(_))) || remove_unlocked(path) {
+        let done = !matches!(guard, Some(Ok(_))) || remove_unlocked(path);
+        drop(guard);
+        if done || Instant::now() >= until {
             return;
         }
-        drop(guard);
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -195,8 +202,8 @@ fn remove_dead(root: &Path) {
     }
 }
 
-/// Removes the directory at `path` if nobody holds its lock; whether it is gone, or cannot be removed by trying again
-/// soon. The caller holds the root's.
+/// Removes the directory at `path` if nobody holds its lock and its control group is not busy; whether it is gone. The
+/// caller holds the root's.
 ///
 /// Only what a state directory can hold is removed: another program may keep directories of its own below
 /// the same root.
@@ -209,8 +216,8 @@ fn remove_unlocked(path: &Path) -> bool {
     if !free {
         return false;
     }
-    if !cgroup::remove(path) {
-        return true;
+    if !cgroup::remove(path, Duration::ZERO) {
+        return false;
     }
     for name in ["console.log", UID] {
         let _ = std::fs::remove_file(path.join(name));

@@ -25,7 +25,7 @@ fn directories_of_dead_owners_are_removed() {
     let state = StateDir::create(root.path(), "dead").unwrap();
     assert!(!state.path().join("console.log").exists());
     assert!(!root.path().join("other-dead").exists());
-    remove_if_dead(state.path());
+    remove_if_dead(state.path(), Duration::from_millis(50));
     assert!(state.path().exists(), "a living owner's directory stays");
 }
 
@@ -108,6 +108,28 @@ fn a_busy_group_is_left_to_the_next_run() {
     assert!(path.join(cgroup::NOTE).exists() && group.exists());
     std::fs::remove_dir(group.join("busy")).unwrap();
     drop(StateDir::create(root.path(), "other").unwrap());
+    assert!(!path.exists() && !group.exists());
+}
+
+#[test]
+fn the_guardian_waits_for_a_busy_group() {
+    let root = tempfile::tempdir().unwrap();
+    let group = root.path().join("cofferdam-1");
+    std::fs::create_dir_all(group.join("busy")).unwrap();
+    let path = root.path().join("dead");
+    std::fs::create_dir(&path).unwrap();
+    std::fs::write(path.join(cgroup::NOTE), group.to_str().unwrap()).unwrap();
+    remove_if_dead(&path, Duration::from_millis(50));
+    assert!(path.exists() && group.exists());
+    let last = {
+        let busy = group.join("busy");
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            std::fs::remove_dir(busy).unwrap();
+        })
+    };
+    remove_if_dead(&path, Duration::from_secs(60));
+    last.join().unwrap();
     assert!(!path.exists() && !group.exists());
 }
 

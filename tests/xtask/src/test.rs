@@ -98,16 +98,16 @@ fn kvm_level(filter: Option<&str>) -> Result<Counts> {
         Some(text) if !text.starts_with(KVM_PREFIX) => return Ok(Counts::default()),
         other => other.unwrap_or(KVM_PREFIX),
     };
-    // The output of tests that passed is shown, because it may say that they were skipped.
-    cargo_test("KVM-level tests", Some(filter), &["--show-output"])
+    cargo_test("KVM-level tests", Some(filter), &[])
 }
 
-/// Runs the tests of the workspace whose name contains `filter`, with `options` of libtest.
+/// Runs the tests of the workspace whose name contains `filter`, with `options` of libtest. The output of those that
+/// passed is shown, because it may say that they were skipped.
 fn cargo_test(title: &str, filter: Option<&str>, options: &[&str]) -> Result<Counts> {
     eprintln!("==> {title}");
     let mut command = artefacts::cargo();
     command.args(["test", "--workspace", "--quiet", "--no-fail-fast"]);
-    command.args(filter).arg("--").args(options).stdout(Stdio::piped());
+    command.args(filter).args(["--", "--show-output"]).args(options).stdout(Stdio::piped());
     counted(&mut command)
 }
 
@@ -149,7 +149,7 @@ impl Counts {
 /// Prints the lines of `stream` that say something, and counts.
 fn show_and_count(stream: impl Read) -> Result<Counts> {
     let mut counts = Counts::default();
-    let mut not_run = 0;
+    let (mut not_run, mut list) = (0, false);
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line).context("reading the tests' output")? > 0 {
@@ -160,7 +160,11 @@ fn show_and_count(stream: impl Read) -> Result<Counts> {
         }
         // The name of the test stands before it on the same line.
         counts.again += u32::from(text.contains(AGAIN));
-        let idle = matches!(text.trim(), "" | "running 0 tests" | "successes:")
+        // The names of those that passed come after this, and once more after their output.
+        list = text.trim() == "successes:"
+            || list && (text.trim().is_empty() || text.starts_with("    "));
+        let idle = list
+            || matches!(text.trim(), "" | "running 0 tests")
             || text.starts_with("test result: ok. 0 passed; 0 failed; 0 ignored");
         if !idle {
             print!("{text}");

@@ -77,7 +77,7 @@ pub trait Doorbells: Send + Sync {
 pub trait Reclaim: Send + Sync {
     /// The guest needs nothing of what is in `len` bytes at `address`. Any range may be named: what is not
     /// the guest's memory, or cannot be given back, is left alone. What is given back, whole pages, reads
-    /// as zero.
+    /// as zero; or, where the guest's kernel was put as pages of its file, as that file.
     ///
     /// # Errors
     /// If the host refuses.

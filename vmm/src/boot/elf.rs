@@ -73,7 +73,9 @@ pub(super) fn parse(file: &File, start: &[u8], size: u64) -> Result<Elf, BootErr
     {
         return Err(not_a_kernel("its ELF program headers are not in the file"));
     }
-    let changed = code(file, start).unwrap_or_default();
+    // What may all be code is not shared with other machines.
+    let everything = || std::iter::once(0..size).collect();
+    let changed = code(file, start).unwrap_or_else(everything);
     let mut elf = Elf { entry: u64_at(start, 24), changed, ..Elf::default() };
     for index in 0..count {
         let mut header = [0; PROGRAM_HEADER];
@@ -126,11 +128,10 @@ impl Elf {
     }
 }
 
-/// The sections of `file` that hold code. Nothing depends on them but how fast the kernel starts, so a file without
-/// sections, or with bad ones, has none.
+/// The sections of `file` that hold code, if it tells.
 fn code(file: &File, start: &[u8]) -> Option<Vec<Range<u64>>> {
     let (table, count) = (u64_at(start, 40), usize::from(u16_at(start, 60)));
-    if usize::from(u16_at(start, 58)) != SECTION_HEADER || count > MAX_SECTIONS {
+    if usize::from(u16_at(start, 58)) != SECTION_HEADER || !(1..=MAX_SECTIONS).contains(&count) {
         return None;
     }
     let mut headers = vec![0; count * SECTION_HEADER];

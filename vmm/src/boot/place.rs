@@ -48,8 +48,8 @@ fn map(ram: &GuestRam, file: &File, span: Span) -> io::Result<()> {
     copy(ram, file, span.part(last..end))
 }
 
-/// `span` in pieces that are to be copied (true) or mapped, in order. The huge pages of the guest of which it changes
-/// half or more are copied.
+/// `span` in pieces that are to be copied (true) or mapped, in order. The huge pages of the guest in which it changes
+/// anything are copied.
 fn pieces(span: Span, changed: &[Range<u64>]) -> Vec<(Span, bool)> {
     let mut pieces: Vec<(Span, bool)> = Vec::new();
     let (mut at, end) = (span.to, span.to + span.size);
@@ -58,7 +58,7 @@ fn pieces(span: Span, changed: &[Range<u64>]) -> Vec<(Span, bool)> {
         let piece = span.part(at..next);
         let in_file = piece.offset..piece.offset + piece.size;
         let amount: u64 = changed.iter().map(|range| overlap(range, &in_file)).sum();
-        let copied = amount >= piece.size / 2;
+        let copied = amount > 0;
         match pieces.last_mut() {
             Some((last, same)) if *same == copied => last.size += piece.size,
             _ => pieces.push((piece, copied)),

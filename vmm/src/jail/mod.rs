@@ -36,7 +36,7 @@ const DESCRIPTORS: u64 = 16 << 10;
 const EXPECTED_DESCRIPTORS: u64 = 1024;
 
 /// Most threads of the user that this process becomes: vCPUs, devices, spares, and the kernel's own for rings.
-const THREADS: u64 = 512;
+const THREADS: u64 = 1024;
 
 /// Something that could not be given up.
 #[derive(Debug, thiserror::Error)]

@@ -163,7 +163,8 @@ fn accesses_while_devices_come_and_go_meet_a_whole_device_or_none() {
                 let mut vendor = [0; 4];
                 space.memory.read(config, &mut vendor);
                 assert!([[0xff; 4], [0xf4, 0x1a, 0x42, 0x10]].contains(&vendor), "{vendor:x?}");
-                for value in [3, 11, 15, 0] {
+                // A driver that only looks: one that began would keep the place.
+                for value in [1, 0] {
                     space.memory.write(bar + 0x14, &[value]);
                 }
             }
@@ -171,7 +172,7 @@ fn accesses_while_devices_come_and_go_meet_a_whole_device_or_none() {
     };
     for _ in 0..500 {
         let in_use = board.unplug(place).unwrap();
-        assert!(!in_use, "no queue was set up");
+        assert!(!in_use, "no driver began");
         assert_eq!(plug(&mut board).unwrap(), place);
     }
     done.store(true, std::sync::atomic::Ordering::Relaxed);

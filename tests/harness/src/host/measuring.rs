@@ -36,7 +36,7 @@ const CMDLINE: &str = "console=ttyS0 loglevel=1 nokaslr norandmaps tsc=reliable 
 const DONE: &str = "measured: 0";
 
 /// The longest that measuring may take.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Runs the program that `stage` holds as the host's init expects it; what it printed.
 ///

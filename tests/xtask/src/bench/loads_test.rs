@@ -11,22 +11,36 @@ fn line(name: &str, count: u64, doorbells: u64, calls: u64) -> String {
     serde_json::to_string(&phase).unwrap() + "\n"
 }
 
+/// What a good disk measures.
+fn good() -> [String; 5] {
+    [
+        line("read 4 KiB, depth 1", 1000, 1002, 3003),
+        line("write 4 KiB, depth 1", 1000, 700, 2600),
+        line("read 4 KiB, depth 32", 6400, 1920, 6400),
+        line("write 4 KiB, depth 32", 6400, 1000, 6400),
+        line("read in order", 32, 3200, 3200),
+    ]
+}
+
 #[test]
 fn what_is_promised_is_kept_or_named() {
-    let good = line("read 4 KiB, depth 1", 1000, 1002, 3003)
-        + &line("read 4 KiB, depth 32", 6400, 1920, 6400)
-        + &line("read in order", 32, 3200, 3200);
-    let report = Report::new(&good).unwrap();
+    let report = Report::new(&good().concat()).unwrap();
     assert_eq!(report.broken(), [""; 0]);
     let text = report.to_string();
     assert!(text.contains("read in order") && text.contains("100.00"), "{text}");
-
-    for (doorbells, calls) in [(1010, 3000), (1000, 3010)] {
-        let broken = Report::new(&line("write 4 KiB, depth 1", 1000, doorbells, calls)).unwrap();
-        assert_eq!(broken.broken().len(), 1);
-        assert!(broken.broken()[0].starts_with("write 4 KiB, depth 1: 1.0"));
+    for (doorbells, calls) in [(1010, 3000), (1000, 3010), (0, 3000), (1000, 0)] {
+        let mut lines = good();
+        lines[1] = line("write 4 KiB, depth 1", 1000, doorbells, calls);
+        let broken = Report::new(&lines.concat()).unwrap().broken();
+        assert_eq!(broken.len(), 1, "{broken:?}");
+        assert!(broken[0].starts_with("write 4 KiB, depth 1: "), "{broken:?}");
     }
-    assert_eq!(Report::new(&line("a 4 KiB, depth 32", 100, 31, 0)).unwrap().broken().len(), 1);
+}
+
+#[test]
+fn what_was_not_measured_is_not_kept() {
+    let report = Report::new(&good()[..3].concat()).unwrap();
+    assert_eq!(report.broken(), ["write 4 KiB, depth 32: it was not measured"]);
 }
 
 #[test]

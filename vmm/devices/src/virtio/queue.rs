@@ -83,7 +83,15 @@ impl Ring {
     pub fn pop(&mut self) -> Result<Option<Chain<'_>>, BrokenRing> {
         let index = self.index;
         let broken = |source| BrokenRing { index, source };
-        Ok(self.queue.iter(&self.ram).map_err(broken)?.next())
+        let chain = self.queue.iter(&self.ram).map_err(broken)?.next();
+        let next = self.queue.next_avail();
+        let more = || self.queue.avail_idx(&self.ram, Ordering::Acquire).map_err(broken);
+        if chain.is_some() || more()?.0 == next {
+            return Ok(chain);
+        }
+        // It came just now; or the ring cannot be read, which looks the same to the queue.
+        let chain = self.queue.iter(&self.ram).map_err(broken)?.next();
+        chain.map(Some).ok_or_else(|| broken(virtio_queue::Error::InvalidAvailRingIndex))
     }
 
     /// Gives the chain that starts at `head` back, `len` bytes of it written.

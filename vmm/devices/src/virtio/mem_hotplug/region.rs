@@ -135,9 +135,29 @@ impl Region {
         for chunk in before.into_iter().filter(|chunk| !self.blocks.in_use(*chunk)) {
             self.memory.unmap(chunk);
         }
-        // What the host does not take back is lost to the host alone, until the blocks are used again.
-        let bytes = BLOCK * (range.end - range.start);
-        let _kept = self.memory.give_back(self.address + BLOCK * range.start, bytes);
+        self.give_back(BLOCK * range.start, BLOCK * (range.end - range.start));
+        self.sweep();
+    }
+
+    /// Gives back all chunks of which nothing is plugged in: while one of its blocks was, a vCPU could write anywhere in
+    /// a chunk, and a device that was sent to a block before it went may have written there since.
+    fn sweep(&self) {
+        let chunks = self.blocks.chunks();
+        let mut first = 0;
+        for chunk in 0..=chunks {
+            if chunk < chunks && !self.blocks.in_use(chunk) {
+                continue;
+            }
+            if chunk > first {
+                self.give_back(CHUNK * u64::from(first), CHUNK * u64::from(chunk - first));
+            }
+            first = chunk + 1;
+        }
+    }
+
+    /// What the host does not take back is lost to the host alone, until the next time.
+    fn give_back(&self, offset: u64, bytes: u64) {
+        let _kept = self.memory.give_back(self.address + offset, bytes);
     }
 }
 

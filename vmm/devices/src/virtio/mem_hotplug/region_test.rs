@@ -73,10 +73,25 @@ fn memory_is_plugged_in_and_out() {
     assert_eq!((region.plugged(), host.mapped()), (CHUNK - 2 * BLOCK, vec![0]));
     assert_eq!(region.state(span(0, 3)), Answer::State(State::Mixed));
     assert_eq!(region.state(span(1, 2)), Answer::State(State::Unplugged));
-    assert_eq!(*host.given_back.lock().unwrap(), [(BASE + BLOCK, 2 * BLOCK)]);
+    // And whatever may be in chunks of which nothing is there.
+    let unused = (BASE + CHUNK, (CHUNKS - 1) * CHUNK);
+    assert_eq!(*host.given_back.lock().unwrap(), [(BASE + BLOCK, 2 * BLOCK), unused]);
     assert_eq!(region.unplug(span(0, 1)), Answer::Ack);
     assert_eq!(region.unplug(span(3, 61)), Answer::Ack);
     assert_eq!((region.plugged(), host.mapped()), (0, vec![]));
+    assert_eq!(host.given_back.lock().unwrap().last(), Some(&(BASE, CHUNKS * CHUNK)));
+}
+
+#[test]
+fn a_chunk_goes_back_as_a_whole_with_its_last_block() {
+    let (region, host, _) = region(2 * CHUNK, Host::default());
+    for first in [PER_CHUNK + 5, 2 * PER_CHUNK] {
+        assert_eq!(region.plug(span(first, 1)), Answer::Ack);
+    }
+    assert_eq!(region.unplug(span(PER_CHUNK + 5, 1)), Answer::Ack);
+    let chunks = |first, count| (BASE + first * CHUNK, count * CHUNK);
+    let given_back = host.given_back.lock().unwrap();
+    assert_eq!(given_back[1..], [chunks(0, 2), chunks(3, CHUNKS - 3)]);
 }
 
 #[test]
@@ -154,7 +169,7 @@ fn all_of_it_goes_at_once() {
     assert_eq!(region.serve(Some(Request::UnplugAll)), Answer::Ack);
     assert_eq!((region.plugged(), host.mapped()), (0, vec![]));
     assert_eq!(blocks.count(0..256), 0);
-    assert_eq!(*host.given_back.lock().unwrap(), [(BASE, CHUNKS * CHUNK)]);
+    assert_eq!(*host.given_back.lock().unwrap(), [(BASE, CHUNKS * CHUNK); 2]);
 }
 
 /// What a driver or the host does.

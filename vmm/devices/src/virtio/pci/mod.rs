@@ -11,6 +11,7 @@
 //! stopped. The worker never takes the function's lock: it reaches the driver through [`Link`].
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -155,10 +156,11 @@ impl VirtioPci {
         })
     }
 
-    /// Whether a driver has the device at work.
+    /// Whether a driver has begun to use the device, and has not let go of it: it leaves no more than that the device was
+    /// seen (virtio 1.2, 2.1).
     #[must_use]
     pub fn in_use(&self) -> bool {
-        self.running.is_some()
+        self.link.status.load(Ordering::Acquire) & !common::ACKNOWLEDGE != 0
     }
 
     /// Why the device went to `DEVICE_NEEDS_RESET` when the driver was last ready, if it did.
