@@ -46,6 +46,12 @@ impl NewDevice {
         }
     }
 
+    /// How many queues it has to be served.
+    #[must_use]
+    pub fn queues(&self) -> usize {
+        self.slots().count()
+    }
+
     fn slots(&self) -> impl Iterator<Item = FdSlot> {
         let slots = match self {
             Self::Disk { disk, .. } => std::slice::from_ref(&disk.file),

@@ -127,6 +127,12 @@ impl Hypervisor {
         self.kvm.get_max_vcpus()
     }
 
+    /// Most memory slots of one machine.
+    #[must_use]
+    pub fn max_memory_slots(&self) -> usize {
+        self.kvm.get_nr_memslots()
+    }
+
     /// What guests may be told of the CPU.
     ///
     /// # Errors

@@ -148,12 +148,7 @@ impl Board {
         name: Option<String>,
         device: Box<dyn VirtioDevice>,
     ) -> Result<MeteredDevice, PlugError> {
-        let twice = |name: &&String| self.present.values().any(|p| p.name.as_ref() == Some(*name));
-        if let Some(name) = name.as_ref().filter(twice) {
-            return Err(PlugError::Twice(name.clone()));
-        }
-        let (wanted, free) = (device.threads(), self.spares.len());
-        let rest = free.checked_sub(wanted).ok_or(PlugError::Busy { wanted, free })?;
+        let rest = self.room(name.as_deref(), device.threads())?;
         let slot = self.slots.plug().ok_or(PlugError::Full)?;
         let (id, metered) = (device.id(), metered(slot, device.as_ref()));
         let threads = self.spares.split_off(rest);
@@ -168,6 +163,16 @@ impl Board {
                 Err(error.into())
             }
         }
+    }
+
+    /// Whether a device of this name that works on `wanted` threads may come; how many spares are left then.
+    pub(super) fn room(&self, name: Option<&str>, wanted: usize) -> Result<usize, PlugError> {
+        let twice = |name: &&str| self.present.values().any(|p| p.name.as_deref() == Some(*name));
+        if let Some(name) = name.filter(twice) {
+            return Err(PlugError::Twice(name.to_owned()));
+        }
+        let free = self.spares.len();
+        free.checked_sub(wanted).ok_or(PlugError::Busy { wanted, free })
     }
 
     fn insert(

@@ -37,6 +37,9 @@ use crate::jail::Filters;
 use crate::plan::pci::Slot;
 use crate::plan::{PANIC_PORT, POWER_PORT, Plan, SERIAL_PIN, SERIAL_PORT};
 
+/// Memory slots besides those of memory that is plugged in: what is there from the start, and pages of PCI functions.
+const OTHER_SLOTS: usize = 64;
+
 /// A machine that cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -51,6 +54,16 @@ pub enum BuildError {
     Vcpus {
         /// As specified.
         wanted: u8,
+        /// As KVM says.
+        possible: usize,
+    },
+    /// More memory to be plugged in than the host can.
+    #[error(
+        "{wanted} memory slots for all memory that the machine can have: this host's KVM has {possible}"
+    )]
+    MemorySlots {
+        /// As the plan has it.
+        wanted: usize,
         /// As KVM says.
         possible: usize,
     },
@@ -176,6 +189,11 @@ impl Machine {
         }
         let ram = allocate_ram(&plan.memory.ram, spec.huge_pages)?;
         let room = Room::reserve(plan)?;
+        let wanted = OTHER_SLOTS + room.as_ref().map_or(0, Room::chunks);
+        let possible = hypervisor.max_memory_slots();
+        if wanted > possible {
+            return Err(BuildError::MemorySlots { wanted, possible });
+        }
         let mut kernel = files.take_file(spec.boot.kernel)?;
         let mut initrd = spec.boot.initrd.map(|slot| files.take_file(slot)).transpose()?;
         let entry = boot::load(plan, &ram, &mut kernel, initrd.as_mut())?;
@@ -195,9 +213,9 @@ impl Machine {
         let (devices, metered) = builder.build()?;
 
         let cpuid = hypervisor.cpuid()?;
-        let topology = Topology { vcpus: wanted };
+        let topology = Topology { vcpus: spec.all_vcpus() };
         // Parked ones are as complete as the others: nothing can be made once the jail is shut.
-        let vcpus = (0..wanted).map(|index| vm.create_vcpu(index, topology, &cpuid));
+        let vcpus = (0..spec.all_vcpus()).map(|index| vm.create_vcpu(index, topology, &cpuid));
         let vcpus = vcpus.collect::<Result<Vec<_>, _>>()?;
         if let Some(first) = vcpus.first() {
             first.set_entry(entry)?;

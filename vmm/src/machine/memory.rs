@@ -50,6 +50,11 @@ impl Room {
         Ok(Some(Self { address, memory, blocks: Arc::new(Blocks::new(size)) }))
     }
 
+    /// The chunks that it comes in, each of which takes a memory slot.
+    pub(super) fn chunks(&self) -> usize {
+        usize::try_from(self.blocks.chunks()).unwrap_or(usize::MAX)
+    }
+
     /// The device that plugs it in, in the machine `vm`.
     pub(super) fn device(&self, vm: &Vm) -> MemHotplug {
         let chunks = vm.memory_chunks(&self.memory, self.blocks.chunks(), CHUNK);

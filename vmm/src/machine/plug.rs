@@ -21,6 +21,8 @@ impl Running {
     /// [`PlugError`].
     pub fn attach(&mut self, device: NewDevice, fds: Vec<OwnedFd>) -> Result<Bdf, PlugError> {
         device.check(fds.len())?;
+        // Before anything is done to a tap: that may be one that another card has queues of.
+        self.devices.board.room(device.name().as_deref(), device.queues())?;
         let (name, mut files) = (device.name(), Files::new(fds));
         let device: Box<dyn VirtioDevice> = match device {
             NewDevice::Disk { disk, bytes } => {

@@ -19,6 +19,9 @@ const PROMISES: [(&str, f64, f64); 4] = [
 ];
 const SLACK: f64 = 0.005;
 
+/// The phases of a network card and of vsock.
+const STREAMS: [&str; 3] = ["one byte and back", "to the host", "from the host"];
+
 /// The exit by which a guest rings a doorbell: it touches memory that is not there.
 const DOORBELL: &str = "npf";
 
@@ -59,6 +62,13 @@ impl Report {
         let phases = phases.collect::<Result<Vec<_>>>()?;
         ensure!(!phases.is_empty(), "nothing was measured");
         Ok(Self { phases })
+    }
+
+    /// What of a network card or of vsock was not measured.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let there = |name: &&str| self.phases.iter().any(|row| row.name == **name);
+        let missing = STREAMS.iter().filter(|name| !there(name));
+        missing.map(|name| format!("{name}: it was not measured")).collect()
     }
 
     /// The promises of a disk that are not kept, or were not measured.

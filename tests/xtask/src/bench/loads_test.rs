@@ -41,6 +41,9 @@ fn what_is_promised_is_kept_or_named() {
 fn what_was_not_measured_is_not_kept() {
     let report = Report::new(&good()[..3].concat()).unwrap();
     assert_eq!(report.broken(), ["write 4 KiB, depth 32: it was not measured"]);
+    let streams = line("one byte and back", 100, 100, 100) + &line("to the host", 32, 100, 100);
+    let report = Report::new(&streams).unwrap();
+    assert_eq!(report.missing(), ["from the host: it was not measured"]);
 }
 
 #[test]

@@ -104,7 +104,10 @@ fn load(device: Device, json: bool) -> Result<()> {
     } else {
         println!("{report}");
     }
-    kept(&report.broken())
+    kept(&match device {
+        Device::Disk => report.broken(),
+        Device::Net | Device::Vsock => report.missing(),
+    })
 }
 
 /// An error that says which promises are `broken`, if any is.
