@@ -2,7 +2,7 @@
 //!
 //! Invariant: a level that did not run to its end counts as failed, never as passed.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -116,7 +116,7 @@ fn counted(command: &mut Command) -> Result<Counts> {
     let mut child =
         command.spawn().with_context(|| format!("starting {:?}", command.get_program()))?;
     let stdout = child.stdout.take().context("no standard output")?;
-    let mut counts = show_and_count(stdout)?;
+    let mut counts = show_and_count(stdout, std::io::stdout())?;
     let status = child.wait().context("waiting for the tests")?;
     counts.judge(status.success());
     Ok(counts)
@@ -146,8 +146,8 @@ impl Counts {
     }
 }
 
-/// Prints the lines of `stream` that say something, and counts.
-fn show_and_count(stream: impl Read) -> Result<Counts> {
+/// Writes the lines of `stream` that say something `to` somewhere, and counts.
+fn show_and_count(stream: impl Read, mut to: impl Write) -> Result<Counts> {
     let mut counts = Counts::default();
     let (mut not_run, mut list) = (0, false);
     let mut reader = BufReader::new(stream);
@@ -167,7 +167,7 @@ fn show_and_count(stream: impl Read) -> Result<Counts> {
             || matches!(text.trim(), "" | "running 0 tests")
             || text.starts_with("test result: ok. 0 passed; 0 failed; 0 ignored");
         if !idle {
-            print!("{text}");
+            write!(to, "{text}").context("showing the tests' output")?;
         }
         line.clear();
     }
@@ -203,7 +203,7 @@ fn end_to_end(args: &Args) -> Result<Counts> {
     let (reader, writer) = std::io::pipe().context("making a pipe")?;
     let mut argv = vec![cases];
     argv.extend(args.filter.clone());
-    let counting = std::thread::spawn(move || show_and_count(reader));
+    let counting = std::thread::spawn(move || show_and_count(reader, std::io::stdout()));
     let settings = std::env::vars().filter(|(name, _)| name.starts_with(CASE_SETTING));
     let again = (kind == Kind::Emulated).then(|| ("COFFERDAM_TEST_AGAIN".into(), "1".into()));
     let env = settings.chain(again).collect();

@@ -1,7 +1,7 @@
 use super::*;
 
 fn count(text: &str) -> Counts {
-    show_and_count(text.as_bytes()).unwrap()
+    show_and_count(text.as_bytes(), std::io::sink()).unwrap()
 }
 
 #[test]
