@@ -72,7 +72,7 @@ pub(crate) fn prepare() -> Result<Place> {
         run: "/run/cofferdam".into(),
         cgroup: "/sys/fs/cgroup/pod".into(),
         cpus: "/sys/devices/system/cpu".into(),
-        layers: None,
+        disks: None,
     };
     control_groups(Path::new("/sys/fs/cgroup"), &place.cgroup)?;
     Ok(place)

@@ -99,7 +99,7 @@ fn outside() -> Result<(Place, Dialer)> {
         run: directory.join("run"),
         cgroup,
         cpus: directory.join("cpu"),
-        layers: Some(directory.join("layers")),
+        disks: Some(directory.join("disks")),
     };
     Ok((place, Dialer::Unix(directory)))
 }

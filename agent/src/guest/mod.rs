@@ -4,6 +4,7 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod cpu;
+mod disks;
 mod oom;
 mod pci;
 mod plug;
@@ -15,9 +16,10 @@ use std::path::PathBuf;
 
 use cofferdam_agent_protocol::Sysctl;
 
+pub(crate) use disks::Disks;
 pub(crate) use oom::OomWatch;
 pub(crate) use plug::{expect, release};
-pub(crate) use rootfs::{Layers, Rootfs, unmount_scratch};
+pub(crate) use rootfs::Rootfs;
 
 use crate::error::{Context, Failure, Result};
 
@@ -30,8 +32,8 @@ pub(crate) struct Place {
     pub(crate) cgroup: PathBuf,
     /// The CPUs in sysfs.
     pub(crate) cpus: PathBuf,
-    /// Directories that stand for the layers' disks, outside of a guest.
-    pub(crate) layers: Option<PathBuf>,
+    /// Directories that stand for disks, outside of a guest.
+    pub(crate) disks: Option<PathBuf>,
 }
 
 /// The path in /proc/sys of a kernel parameter. As `sysctl(8)`, the first separator decides which of

@@ -18,8 +18,9 @@ use crate::error::{Context, Failure, Result};
 /// The bus as the kernel shows it.
 pub(super) const BUS: &str = "/sys/bus/pci";
 
-/// How long a device may take to appear.
-pub(super) const APPEARS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a device may take to appear. The agent serves one request at a time: meanwhile it hears nothing else, and
+/// the host waits 10 s for a signal to be passed on. Half of that leaves a signal its time after the wait.
+pub(super) const APPEARS_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a driver makes of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

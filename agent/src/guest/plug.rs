@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use cofferdam_agent_protocol::{ErrorKind, Found, request};
 
-use super::Place;
+use super::disks::Disks;
 use super::pci::{self, APPEARS_WITHIN, BUS, Class};
-use super::rootfs::Layers;
 use crate::error::{Context, Failure, Result};
 
 /// Most devices of one request: the functions of a bus.
@@ -65,8 +64,8 @@ fn check(shown: &Path, name: &str, class: Class, mark: &str) -> Result<()> {
 ///
 /// # Errors
 /// A disk that is in use; all are still there then.
-pub(crate) fn release(place: &Place, layers: &Layers, addresses: &[u32]) -> Result<()> {
-    release_on(Path::new(BUS), addresses, |address| layers.is_mounted(place, address))
+pub(crate) fn release(disks: &Disks, addresses: &[u32]) -> Result<()> {
+    release_on(Path::new(BUS), addresses, |address| disks.is_mounted(address))
 }
 
 fn release_on(bus: &Path, addresses: &[u32], mounted: impl Fn(u32) -> bool) -> Result<()> {

@@ -33,7 +33,7 @@ impl Pod {
         let joins = self.joins(&namespaces)?;
         let limits = plan.cgroup.clone().unwrap_or_default();
         let cgroup = Cgroup::create(&self.place, &id, &limits)?;
-        let mut rootfs = match Rootfs::mount(&self.place, &mut self.layers, &plan).await {
+        let mut rootfs = match Rootfs::mount(&self.place, &mut self.disks, &plan).await {
             Ok(rootfs) => rootfs,
             Err(failure) => {
                 self.discard(&cgroup, None).await;
@@ -178,7 +178,7 @@ impl Pod {
             crate::log!("after a failed creation: {failure}");
         }
         if let Some(rootfs) = rootfs {
-            rootfs.remove(&self.place, &mut self.layers);
+            rootfs.remove(&self.place, &mut self.disks);
         }
     }
 }

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Failure, Result};
-use crate::guest::{self, Layers, OomWatch, Place};
+use crate::guest::{self, Disks, OomWatch, Place};
 use crate::stdio::Dialer;
 use crate::sys;
 use container::{Container, Process};
@@ -37,7 +37,7 @@ pub(crate) struct Pod {
     /// The agent's own program, which is its launcher too.
     program: OwnedFd,
     containers: BTreeMap<String, Container>,
-    layers: Layers,
+    disks: Disks,
     oom: Option<OomWatch>,
     events: Vec<Event>,
 }
@@ -51,8 +51,8 @@ impl Pod {
     /// No containers yet.
     pub(crate) fn new(place: Place, dialer: Dialer, program: OwnedFd) -> Self {
         let oom = OomWatch::new().map_err(|failure| crate::log!("{failure}")).ok();
-        let (containers, layers) = (BTreeMap::new(), Layers::default());
-        Self { place, dialer, program, containers, layers, oom, events: Vec::new() }
+        let (containers, disks) = (BTreeMap::new(), Disks::default());
+        Self { place, dialer, program, containers, disks, oom, events: Vec::new() }
     }
 
     /// Does what `request` wants.
@@ -92,7 +92,7 @@ impl Pod {
             Body::Expect(expected) => {
                 return guest::expect(&expected).await.map(response::Body::Found);
             }
-            Body::Release(release) => guest::release(&self.place, &self.layers, &release.addresses),
+            Body::Release(release) => guest::release(&self.disks, &release.addresses),
             Body::Shutdown(_) => self.shutdown().await,
         }?;
         Ok(response::Body::Done(response::Done {}))
@@ -192,7 +192,7 @@ impl Pod {
         // Those that the kill ended are told about before their container is forgotten.
         self.reap();
         if let Some(mut container) = self.containers.remove(&wanted.container) {
-            container.rootfs.remove(&self.place, &mut self.layers);
+            container.rootfs.remove(&self.place, &mut self.disks);
         }
         Ok(())
     }
@@ -229,7 +229,7 @@ impl Pod {
         for container in self.containers.values() {
             container.rootfs.unmount();
         }
-        guest::unmount_scratch(&self.place);
+        self.disks.unmount_scratch(&self.place);
         Ok(())
     }
 

@@ -80,9 +80,9 @@ impl Host {
         std::os::unix::fs::chown(directory.path(), Some(0), Some(0)).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(directory.path(), mode).unwrap();
-        let layers = directory.path().join("layers");
-        std::fs::create_dir(&layers).unwrap();
-        std::os::unix::fs::symlink("/", layers.join("0000:00:02.0")).unwrap();
+        let disks = directory.path().join("disks");
+        std::fs::create_dir(&disks).unwrap();
+        std::os::unix::fs::symlink("/", disks.join("0000:00:02.0")).unwrap();
         let listen =
             |port: u32| UnixListener::bind(directory.path().join(port.to_string())).unwrap();
         let (control, stdio) = (listen(CONTROL_PORT), listen(STDIO_PORT));
@@ -246,6 +246,22 @@ impl Host {
         let outcome = self.run(plan);
         assert_eq!((outcome.code, outcome.signal), (0, 0), "{outcome:?}");
         outcome.stdout
+    }
+
+    /// A directory that stands for the disk `name`, on a file system that an overlay can write to.
+    pub(crate) fn disk(&self, name: &str) -> tempfile::TempDir {
+        let disk = tempfile::tempdir_in("/dev/shm").unwrap();
+        std::os::unix::fs::symlink(disk.path(), self.directory.path().join("disks").join(name))
+            .unwrap();
+        disk
+    }
+
+    /// Whether something is mounted at `path` below the agent's directory, as the agent sees it.
+    pub(crate) fn is_mounted(&self, path: &str) -> bool {
+        let mounts = std::fs::read_to_string(format!("/proc/{}/mounts", self.agent.id())).unwrap();
+        let path = self.directory.path().join(path);
+        let wanted = path.to_str();
+        mounts.lines().any(|line| line.split(' ').nth(1) == wanted)
     }
 
     /// How the agent ended.

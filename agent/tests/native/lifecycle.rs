@@ -213,3 +213,46 @@ fn several_containers_run_beside_each_other() {
     }
     host.shutdown();
 }
+
+#[test]
+fn a_disk_for_writes_is_mounted_until_its_last_user_is_deleted() {
+    if !possible() || in_guest() {
+        return;
+    }
+    let mut host = Host::new();
+    let disk = host.disk("0000:00:04.0");
+    std::fs::write(disk.path().join("kept"), "content").unwrap();
+    let names = || {
+        let entries = std::fs::read_dir(disk.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let mounted = "run/scratch/0020";
+    let plan = |id: &str, args: &[&str]| {
+        let mut plan = container(id, args);
+        plan.process.as_mut().unwrap().stdio = None;
+        plan.rootfs.as_mut().unwrap().upper = Some(Upper::Disk(upper::Disk { address: 0x20 }));
+        plan
+    };
+    for _ in 0..2 {
+        for id in ["a", "b"] {
+            host.create(plan(id, &["sh", "-c", "echo written > /written"]));
+        }
+        let refused = plan("c", &["/no/such/program"]);
+        host.refused(request::Body::Create(Box::new(refused)));
+        assert_eq!(names(), ["a", "b", "kept"]);
+        host.start("a");
+        assert_eq!(host.ended("a", ""), (0, 0));
+        let written = disk.path().join("a/upper/written");
+        assert_eq!(std::fs::read_to_string(written).unwrap(), "written\n");
+        host.delete("a", false);
+        assert!(host.is_mounted(mounted), "b uses it");
+        host.delete("b", true);
+        assert!(!host.is_mounted(mounted));
+        assert!(!host.directory.path().join(mounted).exists());
+        assert_eq!(names(), ["kept"]);
+        while !matches!(host.event(), event::Body::Ended(ended) if ended.container == "b") {}
+    }
+    host.shutdown();
+}

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,9 @@ pub(crate) struct Host {
     mounts: BTreeSet<String>,
     state: BTreeSet<String>,
     cgroups: BTreeSet<String>,
+    networks: BTreeSet<String>,
+    /// Mode, owner and group of `/dev/kvm`.
+    kvm: Option<(u32, u32, u32)>,
     sockets: BTreeSet<String>,
     temporary: BTreeSet<String>,
 }
@@ -26,7 +30,9 @@ impl Host {
             processes: processes(),
             mounts: lines("/proc/self/mounts"),
             state: entries("/run/cofferdam"),
-            cgroups: entries("/sys/fs/cgroup"),
+            cgroups: cgroups(),
+            networks: entries("/sys/class/net"),
+            kvm: fs::metadata("/dev/kvm").ok().map(|kvm| (kvm.mode(), kvm.uid(), kvm.gid())),
             sockets: lines("/proc/net/unix")
                 .into_iter()
                 .filter(|l| l.contains("cofferdam"))
@@ -80,6 +86,40 @@ fn processes() -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// The groups at the top of the hierarchy, and those that supervisors made for their monitors: below their own group,
+/// which is this program's or one below it.
+fn cgroups() -> BTreeSet<String> {
+    let mut found = entries("/sys/fs/cgroup");
+    let mut left = Vec::from_iter(own_group());
+    while let Some(group) = left.pop() {
+        let below = groups(&group);
+        let name = |group: &Path| group.file_name().map(|name| name.to_string_lossy().into_owned());
+        let ours =
+            |group: &&PathBuf| name(group).is_some_and(|name| name.starts_with("cofferdam-"));
+        found.extend(below.iter().filter(ours).map(|group| group.display().to_string()));
+        left.extend(below);
+    }
+    found
+}
+
+/// The directory of this program's own control group; none without cgroup v2.
+pub(crate) fn own_group() -> Option<PathBuf> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let fields = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let mut mounts = mounts.lines().map(fields);
+    let mount = mounts.find(|fields| fields.get(2).is_some_and(|kind| kind == "cgroup2"))?;
+    Some(Path::new(mount.get(1)?).join(own))
+}
+
+/// The groups right below the one at `path`.
+fn groups(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    groups.map(|entry| entry.path()).collect()
 }
 
 /// Names in the directory at `path`; none if there is no such directory.

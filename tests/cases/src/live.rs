@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cofferdam_agent_protocol::{
-    Capabilities, ContainerPlan, Namespace, NamespaceKind, ProcessPlan, RootfsPlan, Stdio,
+    Capabilities, ContainerPlan, Namespace, NamespaceKind, ProcessPlan, RootfsPlan, Stdio, Upper,
+    upper,
 };
 use cofferdam_rootfs_builder::layers::LayerCache;
 use cofferdam_shim::pod::{Pod, Streams};
@@ -27,6 +28,9 @@ const CONSOLE_LIMIT: u32 = 64 << 10;
 
 /// A container may take as long as this on a slow machine.
 const LIMIT: Duration = Duration::from_secs(180);
+
+/// The script of a container that does not end by itself.
+const FOREVER: &str = "sleep 1000000";
 
 /// A running pod without containers.
 pub(crate) struct Live {
@@ -88,7 +92,43 @@ impl Live {
     /// A container on the root file system with `layers` above it, read-only, that runs a shell script to its end;
     /// what it prints.
     pub(crate) async fn shell(&self, layers: &[Bdf], script: &str) -> Result<String> {
-        let plan = container(layers.iter().chain([&self.base]), script);
+        self.finish(container(layers.iter().chain([&self.base]), script)).await
+    }
+
+    /// A container on the root file system that writes to the ext4 disk `upper` and runs a shell script to its end;
+    /// what it prints.
+    pub(crate) async fn shell_on(&self, upper: Bdf, script: &str) -> Result<String> {
+        self.finish(self.on(upper, script)).await
+    }
+
+    /// As [`Live::shell`], but it runs until it is deleted with force: its id.
+    pub(crate) async fn hold(&self, layers: &[Bdf]) -> Result<String> {
+        self.leave(container(layers.iter().chain([&self.base]), FOREVER)).await
+    }
+
+    /// As [`Live::shell_on`], but it runs until it is deleted with force: its id.
+    pub(crate) async fn hold_on(&self, upper: Bdf) -> Result<String> {
+        self.leave(self.on(upper, FOREVER)).await
+    }
+
+    fn on(&self, upper: Bdf, script: &str) -> ContainerPlan {
+        let mut plan = container([&self.base].into_iter(), script);
+        let upper = Upper::Disk(upper::Disk { address: upper.0.into() });
+        plan.rootfs.get_or_insert_default().upper = Some(upper);
+        plan
+    }
+
+    /// Starts a container and leaves it to itself.
+    async fn leave(&self, mut plan: ContainerPlan) -> Result<String> {
+        plan.process.get_or_insert_default().stdio = None;
+        let id = plan.id.clone();
+        self.pod.create(plan).await?;
+        self.pod.start(&id).await?;
+        Ok(id)
+    }
+
+    /// Runs a container to its end; what it prints.
+    async fn finish(&self, plan: ContainerPlan) -> Result<String> {
         let id = plan.id.clone();
         let (mut reader, writer) = std::io::pipe()?;
         let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);

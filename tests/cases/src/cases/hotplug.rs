@@ -1,11 +1,14 @@
 //! Disks that come to and go from a running machine.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use cofferdam_shim::pod::NewDisk;
 use cofferdam_vmm_api::Bdf;
+use tempfile::{NamedTempFile, TempDir};
 
 use super::cases;
 use crate::live::{Images, Live, run};
@@ -13,6 +16,7 @@ use crate::live::{Images, Live, run};
 cases!("hotplug":
     forty_disks_come_and_go_in_any_order,
     a_mounted_disk_is_not_let_go_of,
+    a_disk_that_was_written_to_goes_and_comes_back,
     a_place_that_the_guest_did_not_leave_is_not_used_again,
 );
 
@@ -176,22 +180,74 @@ fn a_mounted_disk_is_not_let_go_of() -> Result<()> {
     run(async {
         let mut rack = Rack::new(1).await?;
         let place = rack.attach(&[0]).await?;
-        let mounted =
-            async { rack.live.shell(&place, "cat /disk-00; sleep 10; cat /disk-00").await };
-        let later = async {
-            // The container has begun by then, or is about to: both have it mounted.
-            tokio::time::sleep(Duration::from_secs(3)).await;
-            match rack.live.pod.detach(&place).await {
-                Err(error) => error.to_string(),
-                Ok(()) => "it was let go of".to_owned(),
-            }
-        };
-        let (text, refused) = tokio::join!(mounted, later);
-        let text = text?;
-        ensure!(text == content(0).repeat(2), "{text}");
-        ensure!(refused.ends_with("is mounted"), "{refused}");
+        let user = rack.live.hold(&place).await?;
+        refuses(&rack.live, &place).await?;
+        rack.check_each().await?;
+        rack.live.pod.delete(&user, true).await?;
         rack.detach(&[0]).await?;
         rack.live.pod.stop().await;
+        Ok(())
+    })
+}
+
+/// The guest keeps the disks, because one is mounted.
+async fn refuses(live: &Live, places: &[Bdf]) -> Result<()> {
+    let refused = live.pod.detach(places).await.map_err(|error| error.to_string());
+    let text = refused.err().context("it was let go of")?;
+    ensure!(text.ends_with("is mounted"), "{text}");
+    Ok(())
+}
+
+/// An ext4 file system with the one file `kept`.
+fn writable_disk() -> Result<NamedTempFile> {
+    let (root, disk) = (TempDir::with_prefix("root-")?, NamedTempFile::new()?);
+    std::fs::write(root.path().join("kept"), content(0))?;
+    disk.as_file().set_len(32 << 20)?;
+    let mut mke2fs = Command::new("mke2fs");
+    mke2fs.args(["-q", "-F", "-t", "ext4", "-d"]).args([root.path(), disk.path()]);
+    said(&mut mke2fs)?;
+    Ok(disk)
+}
+
+/// What a program prints that must succeed.
+fn said(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {output:?}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The file system was unmounted, is whole, and holds what it held at first, and nothing more.
+fn is_as_it_was(disk: &Path) -> Result<()> {
+    let state = said(Command::new("dumpe2fs").arg("-h").arg(disk))?;
+    let clean = |line: &str| line.split_whitespace().eq(["Filesystem", "state:", "clean"]);
+    ensure!(state.lines().any(clean), "{state}");
+    said(Command::new("e2fsck").arg("-fn").arg(disk))?;
+    let kept = said(Command::new("debugfs").args(["-R", "cat kept"]).arg(disk))?;
+    ensure!(kept == content(0), "{kept}");
+    let names = said(Command::new("debugfs").args(["-R", "ls -p"]).arg(disk))?;
+    let names: Vec<_> = names.lines().filter_map(|line| line.split('/').nth(5)).collect();
+    ensure!(names == [".", "..", "lost+found", "kept"], "{names:?}");
+    Ok(())
+}
+
+fn a_disk_that_was_written_to_goes_and_comes_back() -> Result<()> {
+    run(async {
+        let disk = writable_disk()?;
+        let live = Live::start().await?;
+        for _ in 0..2 {
+            let file = disk.reopen()?;
+            let places = live.pod.attach(vec![NewDisk { file, readonly: false }]).await?;
+            let place = *places.first().context("no place")?;
+            let user = live.hold_on(place).await?;
+            let script = "[ ! -e /new ] && head -c 4000000 /dev/urandom > /new && stat -c %s /new";
+            let text = live.shell_on(place, script).await?;
+            ensure!(text == "4000000\n", "{text}");
+            refuses(&live, &places).await?;
+            live.pod.delete(&user, true).await?;
+            live.pod.detach(&places).await?;
+            is_as_it_was(disk.path())?;
+        }
+        live.pod.stop().await;
         Ok(())
     })
 }

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,11 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::cases;
+use crate::leftovers::{Host, own_group};
 use crate::run::{Run, Started, busybox_rootfs};
 
 cases!("kills":
+    what_is_left_is_seen,
     the_supervisor_at_each_stage,
     the_monitor_at_each_stage,
     the_guardian_does_not_matter,
@@ -59,13 +62,30 @@ pub(super) fn wait_for_helper(run: &Started, name: &str) -> Result<Pid> {
     anyhow::bail!("no process {name}")
 }
 
+/// Of what nothing but this program would make: a monitor's group, and an interface.
+fn what_is_left_is_seen() -> Result<()> {
+    let before = Host::now();
+    let group = own_group().context("no cgroup v2")?.join("cofferdam-0");
+    fs::create_dir(&group)?;
+    let seen = Host::now() != before;
+    fs::remove_dir(&group)?;
+    ensure!(seen, "{} was not seen", group.display());
+    // Where it is built in, there is nothing to load.
+    let _built_in = Command::new("modprobe").arg("tun").status();
+    let tap = crate::tap::make("cofftest0")?;
+    let seen = Host::now() != before;
+    drop(tap);
+    ensure!(seen, "an interface was not seen");
+    Ok(())
+}
+
 fn sleeper() -> Result<Started> {
     Run::shell("echo ready; sleep 1000").start()
 }
 
 fn the_supervisor_at_each_stage() -> Result<()> {
     for delay in DELAYS {
-        let before = crate::leftovers::Host::now();
+        let before = Host::now();
         let run = sleeper()?;
         thread::sleep(Duration::from_millis(delay));
         run.signal(Signal::SIGKILL)?;
@@ -77,7 +97,7 @@ fn the_supervisor_at_each_stage() -> Result<()> {
 
 fn the_monitor_at_each_stage() -> Result<()> {
     for delay in DELAYS {
-        let before = crate::leftovers::Host::now();
+        let before = Host::now();
         let run = sleeper()?;
         let monitor = wait_for_helper(&run, "cofferdam-vmm")?;
         thread::sleep(Duration::from_millis(delay));
@@ -123,7 +143,7 @@ fn during_the_first_image_build() -> Result<()> {
     let (_directory, root) = large_rootfs()?;
     for (signal, code) in [(Signal::SIGKILL, 137), (Signal::SIGINT, 130)] {
         for delay in [0, 100] {
-            let before = crate::leftovers::Host::now();
+            let before = Host::now();
             let run = Run::in_rootfs(&root, &["true"]).start()?;
             wait_for_helper(&run, "mkfs.erofs")?;
             thread::sleep(Duration::from_millis(delay));

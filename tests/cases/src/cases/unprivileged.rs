@@ -21,11 +21,35 @@ cases!("unprivileged":
 /// A user of nothing on the host.
 const UID: u32 = 54_321;
 
+/// What they may use.
+const KVM: &str = "/dev/kvm";
+
 /// What a user needs of their own: a place for state and a configuration that says where images are kept.
 struct Home {
     directory: TempDir,
     gid: u32,
     rootfs: (TempDir, PathBuf),
+    _kvm: OpenKvm,
+}
+
+/// `/dev/kvm`, open to its group. Dropped, it is as it was.
+struct OpenKvm(Permissions);
+
+impl OpenKvm {
+    fn new() -> Result<Self> {
+        let before = fs::metadata(KVM).context(KVM)?.permissions();
+        // As udev has it; a host without udev leaves it to root.
+        fs::set_permissions(KVM, Permissions::from_mode(before.mode() | 0o660))?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for OpenKvm {
+    fn drop(&mut self) {
+        if let Err(error) = fs::set_permissions(KVM, self.0.clone()) {
+            println!("{KVM} has another mode than before: {error}");
+        }
+    }
 }
 
 impl Home {
@@ -33,14 +57,12 @@ impl Home {
         let directory = TempDir::with_prefix("home-")?;
         let data = directory.path().join("data");
         fs::write(directory.path().join("config.toml"), format!("data = {data:?}\n"))?;
-        let kvm = fs::metadata("/dev/kvm").context("/dev/kvm")?;
-        // As udev has it; a host without udev leaves it to root.
-        fs::set_permissions("/dev/kvm", Permissions::from_mode(kvm.mode() | 0o660))?;
-        let gid = kvm.gid();
+        let kvm = OpenKvm::new()?;
+        let gid = fs::metadata(KVM)?.gid();
         chown(directory.path(), Some(UID), Some(gid))?;
         let rootfs = busybox_rootfs()?;
         Command::new("chmod").args(["-R", "a+rX"]).arg(rootfs.0.path()).status()?;
-        Ok(Self { directory, gid, rootfs })
+        Ok(Self { directory, gid, rootfs, _kvm: kvm })
     }
 
     fn run(&self, script: &str) -> Run {

@@ -1,6 +1,6 @@
 //! This machine as the test host, where its own KVM is good for it.
 //!
-//! Invariant: nothing is installed. A command sees the staged files through overlays in a mount namespace of its own.
+//! Invariant: nothing that is tested is installed. A command sees the staged files through overlays in a mount namespace of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,11 @@ use nix::unistd::Uid;
 use super::link::Options;
 use super::machine::ROOTFS;
 use super::stage::Stage;
+use crate::tools::apt;
 use crate::tools::debian::quote;
+
+/// Debian packages with the programs that Cofferdam and the cases run.
+const PACKAGES: &[&str] = &["e2fsprogs", "erofs-utils", "iproute2", "strace", "util-linux"];
 
 /// This machine.
 #[derive(Debug)]
@@ -25,12 +29,13 @@ impl Local {
     /// This machine, to test what `stage` holds.
     ///
     /// # Errors
-    /// Without root, or without `/dev/kvm`.
+    /// Without root, or without `/dev/kvm`; or a program that is needed cannot be installed.
     pub fn new(stage: Option<Stage>, rootfs: Option<PathBuf>) -> Result<Self> {
         if !Uid::effective().is_root() {
             bail!("running tests on this machine's own KVM needs root");
         }
         fs::metadata("/dev/kvm").context("no KVM on this machine: /dev/kvm")?;
+        apt::require(PACKAGES)?;
         Ok(Self { stage, rootfs })
     }
 

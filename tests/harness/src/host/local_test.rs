@@ -15,3 +15,13 @@ fn staged_files_are_laid_over_the_places_of_an_installation() {
     assert!(script.contains(r"--rbind '/it'\''s' /mnt/share"), "{script}");
     assert!(script.ends_with("exec \"$@\"\n"), "{script}");
 }
+
+#[test]
+fn this_machine_gets_no_program_that_an_emulated_host_lacks() {
+    let emulated = include_str!("../../image/packages");
+
+    let lacking: Vec<_> =
+        PACKAGES.iter().filter(|package| !emulated.lines().any(|line| line == **package)).collect();
+
+    assert!(lacking.is_empty(), "{lacking:?}");
+}
