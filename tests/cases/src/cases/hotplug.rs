@@ -263,7 +263,7 @@ fn a_place_that_the_guest_did_not_leave_is_not_used_again() -> Result<()> {
         rack.check_each().await?;
         let none = rack.live.pod.detach_by_force(&place).await.map_err(|error| error.to_string());
         let text = none.err().unwrap_or_default();
-        ensure!(text.contains("there is no device at"), "{text}");
+        ensure!(text.contains("no device was attached at"), "{text}");
         rack.live.pod.stop().await;
         Ok(())
     })
