@@ -29,7 +29,7 @@ struct Cli {
 enum Task {
     /// Runs a Debian container in a microVM and shows how it started.
     Demo(demo::Args),
-    /// Runs all tests: unit, KVM-level and end-to-end; and measures what is promised.
+    /// Runs all tests: unit, KVM-level and end-to-end; with --measure also the numbers that are promised.
     Test(test::Args),
     /// Measures how a machine starts, beside QEMU's, and what its devices cost.
     Bench(bench::Args),

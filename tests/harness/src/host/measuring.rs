@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -38,6 +38,13 @@ const DONE: &str = "measured: 0";
 /// The longest that measuring may take.
 const PATIENCE: Duration = Duration::from_secs(900);
 
+/// How long nothing may come out of it.
+const SILENCE: Duration = Duration::from_secs(180);
+
+/// How often it is started. Under this clock a machine's kernel has been seen to stand still for ever, at the same
+/// instruction each time: waiting for a lock, on its only CPU. It does not do so if anything before is different.
+const TRIES: u32 = 3;
+
 /// Runs the program that `stage` holds as the host's init expects it; what it printed.
 ///
 /// # Errors
@@ -50,27 +57,46 @@ pub fn measure(stage: &Stage) -> Result<String> {
     pack(&image.join("initrd"), &stage.tree(), &initrd)?;
     eprintln!("==> measuring");
     let started = Instant::now();
-    let mut command = qemu(&image.join("vmlinuz"), &initrd, place.path());
-    let log = File::create(place.path().join("qemu.log")).context("creating qemu.log")?;
+    for attempt in 1..=TRIES {
+        let Some(status) = run(&image.join("vmlinuz"), &initrd, place.path(), attempt)? else {
+            eprintln!("    attempt {attempt} of {TRIES}: the measuring host stands still");
+            continue;
+        };
+        let console = step::tail(&place.path().join("console.log"), 20);
+        if !status.success() || !console.contains(DONE) {
+            let log = step::tail(&place.path().join("qemu.log"), 20);
+            bail!("the measuring host: {status}\n{log}\n--- its console ---\n{console}");
+        }
+        eprintln!("    done in {:.0?}", started.elapsed());
+        return fs::read_to_string(place.path().join("result"))
+            .context("reading what was measured");
+    }
+    bail!("the measuring host stood still {TRIES} times")
+}
+
+/// Runs the host to its end, or until nothing has come out of it for too long: then there is no status.
+fn run(kernel: &Path, initrd: &Path, place: &Path, attempt: u32) -> Result<Option<ExitStatus>> {
+    let log = File::create(place.join("qemu.log")).context("creating qemu.log")?;
+    let mut command = qemu(kernel, initrd, place, attempt);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let mut child = command.spawn().context("starting QEMU")?;
-    let status = loop {
+    let result = place.join("result");
+    let (started, mut heard, mut size) = (Instant::now(), Instant::now(), 0);
+    loop {
         if let Some(status) = child.try_wait().context("waiting for QEMU")? {
-            break status;
+            return Ok(Some(status));
         }
-        if started.elapsed() > PATIENCE {
+        let now = fs::metadata(&result).map_or(0, |metadata| metadata.len());
+        if now != size {
+            (heard, size) = (Instant::now(), now);
+        }
+        if heard.elapsed() > SILENCE || started.elapsed() > PATIENCE {
             let _ = child.kill();
-            break child.wait().context("waiting for QEMU")?;
+            child.wait().context("waiting for QEMU")?;
+            return Ok(None);
         }
         std::thread::sleep(Duration::from_millis(100));
-    };
-    let console = step::tail(&place.path().join("console.log"), 20);
-    if !status.success() || !console.contains(DONE) {
-        let log = step::tail(&place.path().join("qemu.log"), 20);
-        bail!("the measuring host: {status}\n{log}\n--- its console ---\n{console}");
     }
-    eprintln!("    done in {:.0?}", started.elapsed());
-    fs::read_to_string(place.path().join("result")).context("reading what was measured")
 }
 
 /// The directory with the host's kernel and initramfs, made if the cache lacks it.
@@ -117,14 +143,16 @@ fn pack(base: &Path, tree: &Path, initrd: &Path) -> Result<()> {
 }
 
 /// The machine: one thread emulates one CPU and counts its instructions as nanoseconds.
-fn qemu(kernel: &Path, initrd: &Path, place: &Path) -> Command {
+fn qemu(kernel: &Path, initrd: &Path, place: &Path, attempt: u32) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
     command.args(["-name", "cofferdam-measuring-host", "-no-user-config", "-nodefaults"]);
     command.args(["-no-reboot", "-display", "none", "-M", "q35", "-smp", "1", "-m", "3072"]);
     command.args(["-accel", "tcg,thread=single,tb-size=512", "-icount", "shift=0,sleep=off"]);
     command.args(["-cpu", "max,+svm,+npt,-rdrand,-rdseed", "-seed", "1"]);
-    command.args(["-rtc", "base=2026-01-01T00:00:00,clock=vm", "-append", CMDLINE]);
+    // A word that means nothing, so that one attempt is not just like another.
+    let cmdline = format!("{CMDLINE} attempt={}", "i".repeat(attempt as usize));
+    command.args(["-rtc", "base=2026-01-01T00:00:00,clock=vm", "-append", &cmdline]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
     command.arg("-serial").arg(option("file:", &place.join("console.log"), ""));
     command.arg("-serial").arg(option("file:", &place.join("result"), ""));
