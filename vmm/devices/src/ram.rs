@@ -3,7 +3,7 @@
 //! Memory that is plugged in and out is there for devices as far as it is plugged in: anything else of its region is no
 //! memory, and a device that is sent there fails as with any other address without memory. An operation that is under
 //! way when its block is plugged out goes on. What it writes then takes room of the host, no more than the queues hold,
-//! until the block is plugged in and out again; it is seen by the same guest alone.
+//! until anything is plugged out again; it is seen by the same guest alone.
 //!
 //! Invariant: whatever a device does, the host's addresses that it got from here stay mapped.
 

@@ -12,8 +12,7 @@ use cofferdam_vmm_hv::GuestRam;
 use nix::libc;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, MmapRegion, VolatileMemory};
 
-/// Bytes of a page.
-const PAGE: u64 = 4096;
+use super::PAGE;
 
 /// Bytes copied at once: below the length from which the C library takes string instructions, which some processors
 /// and all emulators are slow at.

@@ -14,9 +14,7 @@ use cofferdam_vmm_hv::{GuestRam, map_file};
 
 use super::PAGE;
 use super::copy::{Span, copy, require};
-
-/// Bytes of a huge page.
-const HUGE_PAGE: u64 = 2 << 20;
+use crate::plan::layout::HUGE_PAGE;
 
 /// Places `span`, of which the guest is about to change `changed` (ranges of the file).
 ///
@@ -57,8 +55,7 @@ fn pieces(span: Span, changed: &[Range<u64>]) -> Vec<(Span, bool)> {
         let next = (at / HUGE_PAGE + 1).saturating_mul(HUGE_PAGE).min(end);
         let piece = span.part(at..next);
         let in_file = piece.offset..piece.offset + piece.size;
-        let amount: u64 = changed.iter().map(|range| overlap(range, &in_file)).sum();
-        let copied = amount > 0;
+        let copied = changed.iter().any(|range| overlap(range, &in_file) > 0);
         match pieces.last_mut() {
             Some((last, same)) if *same == copied => last.size += piece.size,
             _ => pieces.push((piece, copied)),

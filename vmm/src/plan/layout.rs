@@ -27,7 +27,7 @@ use cofferdam_vmm_api::MiB;
 use cofferdam_vmm_devices::virtio::mem_hotplug::CHUNK;
 
 /// Bytes of a huge page.
-const HUGE_PAGE: u64 = 2 << 20;
+pub const HUGE_PAGE: u64 = 2 << 20;
 
 /// The boot-time descriptor table.
 pub const GDT: u64 = 0x500;
