@@ -212,7 +212,7 @@ impl Pod {
     /// What the agent answers.
     async fn request(&self, body: request::Body) -> Result<response::Body, PodError> {
         let answer = self.command(|reply| Command::Request { body, reply });
-        match in_time(answer, Cause::AgentLost).await? {
+        match in_time(ANSWER_WITHIN, answer, Cause::AgentLost).await? {
             response::Body::Error(error) => {
                 let kind = ErrorKind::try_from(error.kind).unwrap_or(ErrorKind::Other);
                 let message = crate::tail::printable(error.message.as_bytes());
@@ -224,7 +224,8 @@ impl Pod {
 
     /// What the monitor answers.
     async fn tell(&self, message: ToMonitor, fds: Vec<OwnedFd>) -> Result<FromMonitor, PodError> {
-        in_time(self.command(|reply| Command::Tell { message, fds, reply }), Cause::Monitor).await
+        let answer = self.command(|reply| Command::Tell { message, fds, reply });
+        in_time(ANSWER_WITHIN, answer, Cause::Monitor).await
     }
 
     /// Chooses an unguessable token and has the actor expect its stream.
@@ -252,13 +253,14 @@ impl Pod {
     }
 }
 
-/// What comes of `answer`, or that it did not come in time.
+/// What comes of `answer`, or that it did not come within `limit`.
 async fn in_time<T>(
+    limit: Duration,
     answer: impl Future<Output = Result<T, PodError>>,
     late: fn(String) -> Cause,
 ) -> Result<T, PodError> {
-    let text = || format!("no answer within {} s", ANSWER_WITHIN.as_secs());
-    let outcome = tokio::time::timeout(ANSWER_WITHIN, answer).await;
+    let text = || format!("no answer within {} s", limit.as_secs());
+    let outcome = tokio::time::timeout(limit, answer).await;
     outcome.unwrap_or_else(|_| Err(PodError { stage: None, cause: late(text()) }))
 }
 

@@ -10,7 +10,6 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::future::Future;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
@@ -19,7 +18,7 @@ use std::time::Duration;
 use cofferdam_agent_protocol::{request, response};
 use cofferdam_vmm_api::{Bdf, DiskSpec, FdSlot, FromMonitor, Mac, NetSpec, NewDevice, ToMonitor};
 
-use super::{Cause, Pod, PodError, stream};
+use super::{Cause, Pod, PodError, in_time, stream};
 
 /// How long the guest may take for a change of the bus. Its agent gives up after ten seconds.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -167,14 +166,16 @@ impl Pod {
                 _ => Err(failed(Cause::WrongAnswer("expect"))),
             }
         };
-        in_time("waiting for the guest to find a device", found).await
+        let found = in_time(WITHIN, found, Cause::AgentLost).await;
+        found.map_err(plug("waiting for the guest to find a device"))
     }
 
     async fn let_go(&self, devices: &[Bdf]) -> Result<(), PodError> {
         let addresses = devices.iter().map(|address| address.0.into()).collect();
         let release = request::Release { addresses };
         let released = self.done(request::Body::Release(release), "release");
-        in_time("waiting for the guest to let go of a device", released).await
+        let released = in_time(WITHIN, released, Cause::AgentLost).await;
+        released.map_err(plug("waiting for the guest to let go of a device"))
     }
 
     /// Takes devices off the bus, all that it can; whether the guest used any.
@@ -258,18 +259,6 @@ fn is_interface(name: &str) -> bool {
     (1..=MAX_INTERFACE).contains(&name.len())
         && name.bytes().all(byte)
         && !matches!(name, "." | "..")
-}
-
-/// What comes of `change` in time.
-async fn in_time<T>(
-    step: &'static str,
-    change: impl Future<Output = Result<T, PodError>>,
-) -> Result<T, PodError> {
-    let late = || failed(Cause::AgentLost(format!("no answer within {} s", WITHIN.as_secs())));
-    match tokio::time::timeout(WITHIN, change).await {
-        Ok(outcome) => outcome.map_err(plug(step)),
-        Err(_) => Err(plug(step)(late())),
-    }
 }
 
 fn plug(step: &'static str) -> impl Fn(PodError) -> PodError {
