@@ -117,8 +117,7 @@ pub fn map_file(
     if mapped == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: as above; the advice changes no byte.
-    let _refused = unsafe { libc::madvise(mapped, length, libc::MADV_DONTDUMP) };
+    advise(ram, address..address + size, libc::MADV_DONTDUMP);
     Ok(())
 }
 
