@@ -159,6 +159,8 @@ impl Drop for StateDir {
             tracing::warn!(%path, %error, "removing the state directory");
         }
         let _ = flock(&self.lock, FlockOperation::Unlock);
+        // Those whose monitor was still dying when this one came.
+        remove_dead(&self.root);
     }
 }
 

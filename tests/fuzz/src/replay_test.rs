@@ -14,8 +14,9 @@ fn replay(name: &str) {
     let files: BTreeSet<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
     assert!(!files.is_empty(), "{name} has no corpus");
     for file in files {
-        println!("{}", file.display());
-        run(target, &fs::read(&file).unwrap());
+        let data = fs::read(&file).unwrap();
+        let replayed = std::panic::catch_unwind(|| run(target, &data));
+        assert!(replayed.is_ok(), "it was {}", file.display());
     }
 }
 
