@@ -37,12 +37,12 @@ pub(crate) struct Args {
     /// With which runtime; cofferdam alone is compared with what runc did the last time.
     #[arg(long, value_enum, default_value_t)]
     runtime: Runtime,
-    /// Only tests of which `FILE: NAME` contains this.
+    /// Only tests of which `FILE: NAME` contains this; may be given several times.
     #[arg(long, value_name = "TEXT")]
-    filter: Option<String>,
-    /// Leave the KVM test host running, for the next time.
-    #[arg(long)]
-    keep: bool,
+    filter: Vec<String>,
+    /// Leave the KVM test host running under this name, for the next time.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "conformance")]
+    keep: Option<String>,
     /// Only say which tests there are, and which are left out.
     #[arg(long)]
     list: bool,
@@ -66,9 +66,6 @@ const LIMITS: [Duration; 2] = [Duration::from_secs(90), Duration::from_secs(300)
 /// Where cofferdam is in the test host.
 const COFFERDAM: &str = "/usr/local/bin/cofferdam";
 
-/// The name of the test host that is kept.
-const HOST: &str = "conformance";
-
 /// A suite that is run.
 struct Job {
     suite: Suite,
@@ -81,7 +78,7 @@ struct Job {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let payload = payload::get()?;
     let suites = if args.suites.is_empty() { &Suite::ALL[..] } else { &args.suites };
-    let jobs = suites.iter().map(|suite| job(*suite, &payload, args.filter.as_deref()));
+    let jobs = suites.iter().map(|suite| job(*suite, &payload, &args.filter));
     let jobs = jobs.collect::<Result<Vec<Job>>>()?;
     if args.list {
         jobs.iter().for_each(show);
@@ -89,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let stage = if args.runtime == Runtime::Runc { Stage::new()? } else { artefacts::stage()? };
     payload::add(&stage, &payload)?;
-    let keep = args.keep.then(|| HOST.to_owned());
+    let keep = args.keep.clone();
     let host = TestHost::get(Kind::Emulated, Setup { stage: Some(stage), rootfs: None, keep })?;
     let mut summaries = Vec::new();
     let mut good = true;
@@ -106,7 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let report = Report::new(job.suite, (&baseline, &ours), &job.list, job.left_out);
         println!("{report}");
         // A part of a suite says nothing about how much of it passes.
-        good &= report.unexpected().is_empty() && (args.filter.is_some() || report.enough());
+        good &= report.unexpected().is_empty() && (!args.filter.is_empty() || report.enough());
         summaries.push(report.summary());
     }
     println!("\n{}", summaries.join("\n"));
@@ -119,7 +116,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// The tests of `suite` that are run.
-fn job(suite: Suite, payload: &Path, filter: Option<&str>) -> Result<Job> {
+fn job(suite: Suite, payload: &Path, filter: &[String]) -> Result<Job> {
     let path = payload::ours(&format!("{}.list", suite.name()));
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let all = suite.tests(payload)?;

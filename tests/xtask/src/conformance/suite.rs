@@ -126,9 +126,12 @@ impl Suite {
         name.chars().flat_map(escape).collect()
     }
 
-    /// Which of `all` are run: those that `list` does not leave out and whose file or name contains `filter`.
-    pub(crate) fn select(all: Vec<Test>, list: &List, filter: Option<&str>) -> Vec<Test> {
-        let wanted = |test: &Test| filter.is_none_or(|text| test.to_string().contains(text));
+    /// Which of `all` are run: those that `list` does not leave out and whose file or name contains one of
+    /// `filters`, if there are any.
+    pub(crate) fn select(all: Vec<Test>, list: &List, filters: &[String]) -> Vec<Test> {
+        let wanted = |test: &Test| {
+            filters.is_empty() || filters.iter().any(|text| test.to_string().contains(text))
+        };
         all.into_iter().filter(|test| wanted(test) && list.left_out(test).is_none()).collect()
     }
 }
