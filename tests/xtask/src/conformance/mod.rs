@@ -5,8 +5,8 @@
 //! Invariant: both runtimes are given the same tests; a difference is in the committed list with a reason, or the
 //! command fails.
 
-use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ struct Job {
     list: List,
     tests: Vec<Test>,
     left_out: usize,
+    /// Not all tests of the suite that can be run.
+    partial: bool,
 }
 
 /// Runs `cargo xtask conformance`.
@@ -127,7 +129,7 @@ fn job(suite: Suite, payload: &Path, filter: &[String]) -> Result<Job> {
     if tests.is_empty() {
         bail!("no test of {} is left to run", suite.name());
     }
-    Ok(Job { suite, list, tests, left_out })
+    Ok(Job { suite, list, tests, left_out, partial: !filter.is_empty() })
 }
 
 /// Prints the tests of a suite.
@@ -143,6 +145,15 @@ impl Job {
     fn record(&self, runtime: Runtime) -> Result<PathBuf> {
         let name = if runtime == Runtime::Runc { "runc" } else { "cofferdam" };
         Ok(artefacts::target()?.join("conformance").join(self.suite.name()).join(name))
+    }
+
+    /// Keeps what the tests printed. Where a test is found twice, the later outcome counts.
+    fn keep(&self, path: &Path, text: &[u8]) -> Result<()> {
+        let what = || format!("keeping what the tests said in {}", path.display());
+        let mut options = File::options();
+        options.create(true).write(true).truncate(!self.partial).append(self.partial);
+        let mut file = options.open(path).with_context(what)?;
+        file.write_all(text).with_context(what)
     }
 
     /// The outcomes of the last run of the baseline.
@@ -187,7 +198,7 @@ impl Job {
         let read =
             reading.join().map_err(|_| anyhow::anyhow!("reading the tests' output failed"))?;
         let (text, results) = read?;
-        fs::write(directory.join("all.tap"), text).context("keeping what the tests said")?;
+        self.keep(&directory.join("all.tap"), &text)?;
         let status = status?;
         if !status.success() {
             bail!(

@@ -25,9 +25,16 @@ const RUNC: Wanted<'_> = Wanted { package: "runc", suite: "sid", version: "1.3.6
 const CRUN: Wanted<'_> = Wanted { package: "crun", suite: "bookworm", version: "1.8.1-" };
 const PODMAN: Wanted<'_> = Wanted { package: "libpod", suite: "bookworm", version: "4.3.1+" };
 
-/// Binary packages of the test host's release that it does not have; of all but bats only some files are used.
-const PROGRAMS: [&str; 7] =
-    ["bats", "gawk", "libgmp10", "libmpfr6", "libreadline8t64", "libsigsegv2", "busybox-static"];
+/// Binary packages of the test host's release that it does not have; some files of each are used.
+const PROGRAMS: [&str; 7] = [
+    "bats",
+    "gawk",
+    "libgmp10",
+    "libmpfr6",
+    "libreadline8t64",
+    "libsigsegv2",
+    "busybox-static",
+];
 
 /// Libraries of gawk.
 const LIBRARIES: [&str; 4] =
@@ -41,13 +48,14 @@ const HELPERS: [&str; 6] =
 const COMPILED: [&str; 3] = ["dev_access_test", "seccomp_syscall_test1", "seccomp_syscall_test2"];
 
 /// Programs of ours that run in the test host: file and place.
-const OURS: [(&str, &str); 6] = [
+const OURS: [(&str, &str); 7] = [
     ("run-suite", "run-suite"),
     ("crun-as-runc", "bin/crun-as-runc"),
     ("gawk", "bin/gawk"),
     ("gawk", "bin/awk"),
     ("gcc", "bin/gcc"),
     ("go", "bin/go"),
+    ("libmount.py", "crun/libmount.py"),
 ];
 
 /// Changes whenever this file makes something else of the same inputs.
