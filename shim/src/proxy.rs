@@ -31,10 +31,7 @@ const LOST: u8 = 137;
 ///
 /// # Errors
 /// The process cannot be started, or cannot enter the namespace.
-pub(crate) fn start(
-    terminal: Option<OwnedFd>,
-    network: Network,
-) -> io::Result<(Child, Channel)> {
+pub(crate) fn start(terminal: Option<OwnedFd>, network: Network) -> io::Result<(Child, Channel)> {
     let (ours, theirs) = Channel::pair()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("cofferdam").arg(COMMAND).env_clear().current_dir("/");

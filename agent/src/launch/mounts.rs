@@ -36,7 +36,9 @@ fn attempted(mount: &Mount) -> String {
     let destination = show(&mount.destination);
     match mount.kind() {
         MountKind::Filesystem => format!("mounting {} at {destination}", mount.fstype),
-        MountKind::Bind => format!("binding {} to {destination}", show(&mount.source)),
+        MountKind::Bind | MountKind::Shared => {
+            format!("binding {} to {destination}", show(&mount.source))
+        }
         MountKind::File => format!("mounting a file at {destination}"),
     }
 }
@@ -52,7 +54,8 @@ fn one(place: &Place<'_>, plan: &Mount, index: usize) -> Result<()> {
             new_instance(place.root, plan, plan.fstype.as_str(), &plan.data)?;
             return propagate(place.root, plan);
         }
-        MountKind::Bind => plan.source.clone(),
+        // What is shared was made, and is bound.
+        MountKind::Bind | MountKind::Shared => plan.source.clone(),
         MountKind::File => format!("{}/{index}", place.plan.files).into_bytes(),
     };
     bind(place.root, plan, &source)?;

@@ -71,12 +71,7 @@ pub(super) async fn ask_at(socket: &Socket, message: &ToSupervisor) -> Result<An
 ///
 /// # Errors
 /// It is not: `otherwise`.
-pub(super) fn find_in(
-    root: &Path,
-    id: &str,
-    wanted: &[Status],
-    otherwise: &str,
-) -> Result<Saved> {
+pub(super) fn find_in(root: &Path, id: &str, wanted: &[Status], otherwise: &str) -> Result<Saved> {
     let (saved, status) = find(root, id)?;
     if !wanted.contains(&status) {
         bail!("{otherwise}");

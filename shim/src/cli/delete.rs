@@ -115,7 +115,8 @@ fn end(root: &Path, saved: &Saved) -> Result<()> {
         // A supervisor that does not answer, or is gone. The proxy ends the container, or is all that is left of it.
         tracing::debug!("killing the container: {error:#}");
         if saved.process.is_alive()
-            && let Some(pid) = i32::try_from(saved.process.pid).ok().and_then(rustix::process::Pid::from_raw)
+            && let Some(pid) =
+                i32::try_from(saved.process.pid).ok().and_then(rustix::process::Pid::from_raw)
         {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }

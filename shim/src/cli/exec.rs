@@ -95,7 +95,8 @@ impl Exec {
             bail!("--preserve-fds: a descriptor of the host cannot enter a virtual machine");
         }
         let config = saved.directory(&global.root).join(CONFIG);
-        let text = std::fs::read(&config).with_context(|| format!("reading {}", config.display()))?;
+        let text =
+            std::fs::read(&config).with_context(|| format!("reading {}", config.display()))?;
         let spec: Spec = serde_json::from_slice(&text)
             .with_context(|| format!("parsing {}", config.display()))?;
         let process = self.process(&spec)?;

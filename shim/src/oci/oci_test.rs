@@ -16,7 +16,7 @@ fn bundle(text: &str) -> Bundle {
 fn read(path: &Path) -> io::Result<HostFile> {
     match path.file_name().and_then(|name| name.to_str()) {
         Some("resolv.conf" | "hostname" | "containerenv") => {
-            Ok(HostFile { content: b"content".into(), mode: 0o644 })
+            Ok(HostFile { content: b"content".into(), mode: 0o644, memory: None })
         }
         _ => Err(io::ErrorKind::NotFound.into()),
     }

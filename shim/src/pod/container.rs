@@ -48,11 +48,7 @@ impl Pod {
     }
 
     /// Asks for the process `of`, which is forgotten if it does not come to be.
-    async fn made(
-        &self,
-        body: request::Body,
-        of: (String, String),
-    ) -> Result<(), PodError> {
+    async fn made(&self, body: request::Body, of: (String, String)) -> Result<(), PodError> {
         let outcome = match self.request(body).await {
             Ok(response::Body::Created(_)) => return Ok(()),
             Ok(_) => Err(wrong("create or exec")),

@@ -152,7 +152,8 @@ async fn create_on(
         sandbox: matches!(plan.pod, PodKind::Sandbox),
         keep: options.keep,
     });
-    let parcel = parcel(&container).map_err(|error| RunError::Host("passing on the plan", error))?;
+    let parcel =
+        parcel(&container).map_err(|error| RunError::Host("passing on the plan", error))?;
     let mut fds = vec![parcel.as_fd()];
     fds.extend(stand_in.fds());
     ask(ground.supervisor(), &message, &fds).await?;

@@ -62,11 +62,7 @@ pub(super) async fn serve(shared: Rc<Shared>, socket: Socket) {
 }
 
 impl Client {
-    async fn answer(
-        &mut self,
-        body: ToSupervisor,
-        fds: Vec<OwnedFd>,
-    ) -> Result<Answer, Failure> {
+    async fn answer(&mut self, body: ToSupervisor, fds: Vec<OwnedFd>) -> Result<Answer, Failure> {
         let pod = &self.shared.pod;
         match body {
             ToSupervisor::Attach => return self.attach(fds).await,
