@@ -7,6 +7,7 @@ use cofferdam_agent_protocol::{ContainerPlan, Namespace, NamespaceKind, ProcessP
 use nix::sched::CloneFlags;
 
 use crate::error::{Failure, Result};
+use crate::launch::CLONE_NEWTIME;
 
 /// Longest id.
 const MAX_ID: usize = 255;
@@ -17,9 +18,6 @@ const MAX_FILTERS: usize = 64;
 
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`: nobody here would listen.
 const NEW_LISTENER: u64 = 1 << 3;
-
-/// `CLONE_NEWTIME` of `linux/sched.h`, which nix does not name.
-pub(crate) const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 /// Refuses an id that is not a file name of letters, digits and `_+-.`.
 pub(crate) fn id(id: &str) -> Result<()> {
