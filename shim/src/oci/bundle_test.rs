@@ -57,7 +57,7 @@ fn an_unknown_capability_is_a_warning_and_not_the_end() {
     assert!(plan.warnings[0].contains("CAP_FLY"), "{:?}", plan.warnings);
 
     let message = error(&text.replacen("\"cwd\": \"/\"", "\"cwd\": 5", 1));
-    assert!(message.contains("line"), "another fault is told with its place: {message}");
+    assert!(message.contains("process.cwd: "), "another fault is told with its field: {message}");
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn what_docker_writes() {
         "memory.swap.max=536870912",
         "memory.max=536870912",
         "memory.low=268435456",
-        "cpu.weight=20",
+        "cpu.weight=59",
         "cpu.max=150000 100000",
         "pids.max=100",
     ];
@@ -96,7 +96,7 @@ fn what_podman_writes() {
     let plan = plan(include_str!("../../testdata/podman.json"));
     assert_eq!(plan.needs, Needs { memory: None, cpus: Some(3) });
     let container = &plan.container;
-    assert_eq!(settings(&plan), ["pids.max=2048", "memory.high=100000000"]);
+    assert_eq!(settings(&plan), ["cpuset.cpus=0-1,3", "pids.max=2048", "memory.high=100000000"]);
     assert!(kinds(&plan).contains(&NamespaceKind::User));
     assert_eq!(container.uid_map[0], protocol::IdMap { container: 0, host: 100_000, size: 65536 });
     let rootfs = container.rootfs.as_ref().unwrap();

@@ -6,15 +6,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use cofferdam_agent_protocol::{CgroupPlan, ContainerPlan, NamespaceKind, RootfsPlan, Terminal};
-use oci_spec::runtime::{Linux, Process};
+use cofferdam_agent_protocol::{CgroupPlan, ContainerPlan, NamespaceKind, RootfsPlan};
+use oci_spec::runtime::{Linux, LinuxResources};
 
+use super::guest_hooks::{self, About};
 use super::hooks::{self, Hooks};
 use super::mount_options::propagation;
-use super::mounts::{HostFile, mounts};
-use super::{
-    Bundle, OciError, cgroup, devices, invalid, namespaces, process, seccomp, unsupported,
-};
+use super::mounts::{Around, HostFile, mounts};
+use super::{Bundle, OciError, cgroup, devices, invalid, namespaces, process, time, unsupported};
 
 /// What a container's limits ask of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,6 +64,18 @@ pub fn translate(
     host_name("domainname", &domainname, has(NamespaceKind::Uts))?;
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let settings = resources.map(|r| cgroup::settings(r, &mut warnings)).transpose()?;
+    let uid_map = namespaces::id_map(linux.and_then(|l| l.uid_mappings().as_ref()), "uidMappings")?;
+    let gid_map = namespaces::id_map(linux.and_then(|l| l.gid_mappings().as_ref()), "gidMappings")?;
+    let around = Around {
+        bundle: &bundle.directory,
+        read,
+        user_namespace: has(NamespaceKind::User).then_some((&uid_map, &gid_map)),
+    };
+    let mounts = mounts(spec.mounts().as_deref().unwrap_or_default(), &around, &mut warnings)?;
+    let annotations = spec.annotations().iter().flatten();
+    let annotations = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let about = About { id, bundle: &bundle.directory, annotations: &annotations };
+    let (create_hooks, start_hooks) = guest_hooks::hooks(spec.hooks().as_ref(), &about)?;
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let paths = |list: Option<&Vec<String>>| {
         list.into_iter().flatten().map(|path| path.clone().into_bytes()).collect()
@@ -76,9 +87,12 @@ pub fn translate(
             propagation: rootfs_propagation(linux)?,
             ..Default::default()
         }),
-        mounts: mounts(spec.mounts().as_deref().unwrap_or_default(), &bundle.directory, read)?,
-        uid_map: namespaces::id_map(linux.and_then(|l| l.uid_mappings().as_ref()), "uidMappings")?,
-        gid_map: namespaces::id_map(linux.and_then(|l| l.gid_mappings().as_ref()), "gidMappings")?,
+        mounts,
+        uid_map,
+        gid_map,
+        time_offsets: time::offsets(linux, &own)?,
+        create_hooks,
+        start_hooks,
         sysctls: namespaces::sysctls(linux, &own)?,
         namespaces: own,
         hostname,
@@ -90,18 +104,13 @@ pub fn translate(
         devices: devices::nodes(linux)?,
         masked_paths: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
         readonly_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
-        process: Some(process_plan(process, linux, &mut warnings)?),
+        process: Some(process::plan(process, linux, &mut warnings)?),
     };
     Ok(Translated {
         container,
         terminal: process.terminal().unwrap_or(false),
-        needs: needs(linux),
-        annotations: spec
-            .annotations()
-            .iter()
-            .flatten()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect(),
+        needs: needs(resources),
+        annotations,
         hooks: hooks::hooks(spec.hooks().as_ref())?,
         warnings,
     })
@@ -116,12 +125,6 @@ fn refuse_what_cannot_be(
         return Err(unsupported(
             "linux.netDevices",
             "a device of the host cannot move into a guest",
-        ));
-    }
-    if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) {
-        return Err(unsupported(
-            "linux.timeOffsets",
-            "clock offsets are not carried into the guest",
         ));
     }
     if linux.memory_policy().is_some() {
@@ -155,33 +158,9 @@ fn rootfs_propagation(linux: Option<&Linux>) -> Result<u64, OciError> {
     }
 }
 
-fn process_plan(
-    process: &Process,
-    linux: Option<&Linux>,
-    warnings: &mut Vec<String>,
-) -> Result<cofferdam_agent_protocol::ProcessPlan, OciError> {
-    let mut plan = process::plan(process, warnings)?;
-    if let Some(profile) = linux.and_then(|linux| linux.seccomp().as_ref()) {
-        plan.seccomp.push(seccomp::filter(profile)?);
-    }
-    let domain = linux.and_then(|linux| linux.personality().as_ref()).map(|p| p.domain());
-    plan.personality = domain.map(process::personality);
-    if process.terminal().unwrap_or(false) {
-        let size = process.console_size();
-        let side = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).min(u16::MAX.into());
-        plan.terminal = Some(Terminal {
-            stream: 0,
-            rows: size.map_or(0, |size| side(size.height())),
-            columns: size.map_or(0, |size| side(size.width())),
-        });
-    }
-    Ok(plan)
-}
-
-fn needs(linux: Option<&Linux>) -> Needs {
-    let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) else {
-        return Needs::default();
-    };
+/// What `resources` ask of the machine.
+pub(super) fn needs(resources: Option<&LinuxResources>) -> Needs {
+    let Some(resources) = resources else { return Needs::default() };
     let limit = resources.memory().as_ref().and_then(|memory| memory.limit());
     let cpu = resources.cpu().as_ref();
     let quota = cpu.and_then(|cpu| cpu.quota()).and_then(|quota| u64::try_from(quota).ok());
