@@ -119,6 +119,45 @@ fn what_podman_writes() {
 }
 
 #[test]
+fn everything_at_once() {
+    let read = |_: &Path| Ok(HostFile { content: b"content".into(), mode: 0o644 });
+    let bundle = bundle(include_str!("../../testdata/everything.json"));
+    let plan = translate("c1", &bundle, &read).unwrap();
+    let container = &plan.container;
+    let offsets: Vec<_> =
+        container.time_offsets.iter().map(|o| (o.clock.as_str(), o.seconds)).collect();
+    assert_eq!(offsets, [("boottime", -3), ("monotonic", 1)]);
+    assert_eq!(container.create_hooks.as_ref().unwrap().hooks[0].timeout, 3);
+    assert_eq!(container.start_hooks.as_ref().unwrap().hooks[0].env, [b"X=y".to_vec()]);
+    assert_eq!((plan.hooks.create.len(), plan.hooks.poststop.len()), (1, 1));
+    assert_eq!(container.mounts[1].destination, b"/tmp");
+    assert_eq!(container.mounts[2].uid_map[0].host, 5);
+    assert_eq!(container.rootfs.as_ref().unwrap().propagation, libc::MS_UNBINDABLE | libc::MS_REC);
+    let process = container.process.as_ref().unwrap();
+    assert_eq!(process.affinity.as_ref().unwrap().initial, [0, 1, 3]);
+    assert_eq!(process.scheduler.as_ref().unwrap().flags, 4);
+    assert!(settings(&plan).contains(&"cpuset.cpus=0-1".to_owned()));
+    // Each of these has no meaning in the guest, and none is told twice.
+    let mut told: Vec<&str> =
+        plan.warnings.iter().filter_map(|w| w.split([' ', ':']).next()).collect();
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            "linux.mountLabel",
+            "linux.personality.flags",
+            "linux.resources.cpu.realtimeRuntime",
+            "linux.resources.memory.swappiness",
+            "linux.resources.network",
+            "linux.resources.rdma",
+            "mounts[1].destination",
+            "process.apparmorProfile",
+            "process.selinuxLabel",
+        ]
+    );
+}
+
+#[test]
 fn a_container_plan_fits_into_a_frame() {
     let container = plan(include_str!("../../testdata/docker.json")).container;
     let create = protocol::request::Body::Create(Box::new(container));

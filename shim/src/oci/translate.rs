@@ -77,9 +77,6 @@ pub fn translate(
     let about = About { id, bundle: &bundle.directory, annotations: &annotations };
     let (create_hooks, start_hooks) = guest_hooks::hooks(spec.hooks().as_ref(), &about)?;
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
-    let paths = |list: Option<&Vec<String>>| {
-        list.into_iter().flatten().map(|path| path.clone().into_bytes()).collect()
-    };
     let container = ContainerPlan {
         id: id.to_owned(),
         rootfs: Some(RootfsPlan {
@@ -102,8 +99,8 @@ pub fn translate(
             device_filter: devices::filter(linux)?,
         }),
         devices: devices::nodes(linux)?,
-        masked_paths: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
-        readonly_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
+        masked_paths: paths("maskedPaths", linux.and_then(|l| l.masked_paths().as_ref()))?,
+        readonly_paths: paths("readonlyPaths", linux.and_then(|l| l.readonly_paths().as_ref()))?,
         process: Some(process::plan(process, linux, &mut warnings)?),
     };
     Ok(Translated {
@@ -148,6 +145,18 @@ fn host_name(field: &str, name: &str, own: bool) -> Result<(), OciError> {
         return Err(invalid(field, "needs a uts namespace in linux.namespaces"));
     }
     Ok(())
+}
+
+/// Paths in the container, of the list `field`.
+fn paths(field: &str, list: Option<&Vec<String>>) -> Result<Vec<Vec<u8>>, OciError> {
+    let one = |(index, path): (usize, &String)| {
+        if path.is_empty() || path.contains('\0') {
+            let field = format!("linux.{field}[{index}]");
+            return Err(invalid(field, "an empty path or a NUL byte"));
+        }
+        Ok(path.clone().into_bytes())
+    };
+    list.into_iter().flatten().enumerate().map(one).collect()
 }
 
 fn rootfs_propagation(linux: Option<&Linux>) -> Result<u64, OciError> {
