@@ -78,7 +78,7 @@ pub enum HookError {
     },
 }
 
-pub(super) fn hooks(hooks: Option<&oci_spec::runtime::Hooks>) -> Result<Hooks, OciError> {
+pub(crate) fn hooks(hooks: Option<&oci_spec::runtime::Hooks>) -> Result<Hooks, OciError> {
     let Some(hooks) = hooks else { return Ok(Hooks::default()) };
     #[allow(deprecated, reason = "docker and others still use prestart")]
     let prestart = hooks.prestart();

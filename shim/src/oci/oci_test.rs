@@ -23,14 +23,14 @@ fn read(path: &Path) -> io::Result<HostFile> {
 }
 
 fn plan(text: &str) -> Translated {
-    translate("c1", &bundle(text), &read).unwrap()
+    translate("c1", &bundle(text), &read, &|_| None).unwrap()
 }
 
 /// The error for the default specification changed by `change`.
 fn refused(change: impl FnOnce(&mut serde_json::Value)) -> String {
     let mut spec: serde_json::Value = serde_json::from_str(&default_spec_text()).unwrap();
     change(&mut spec);
-    translate("c1", &bundle(&spec.to_string()), &read).unwrap_err().to_string()
+    translate("c1", &bundle(&spec.to_string()), &read, &|_| None).unwrap_err().to_string()
 }
 
 fn settings(plan: &Translated) -> Vec<String> {
@@ -122,7 +122,7 @@ fn what_podman_writes() {
 fn everything_at_once() {
     let read = |_: &Path| Ok(HostFile { content: b"content".into(), mode: 0o644 });
     let bundle = bundle(include_str!("../../testdata/everything.json"));
-    let plan = translate("c1", &bundle, &read).unwrap();
+    let plan = translate("c1", &bundle, &read, &|_| None).unwrap();
     let container = &plan.container;
     let offsets: Vec<_> =
         container.time_offsets.iter().map(|o| (o.clock.as_str(), o.seconds)).collect();

@@ -112,7 +112,7 @@ fn inherit(process: &mut Process, first: &Process) {
 }
 
 /// The plan of `process` in a container with `linux`, without its streams.
-pub(super) fn plan(
+pub(crate) fn plan(
     process: &Process,
     linux: Option<&Linux>,
     warnings: &mut Vec<String>,

@@ -13,6 +13,7 @@ use super::guest_hooks::{self, About};
 use super::hooks::{self, Hooks};
 use super::mount_options::propagation;
 use super::mounts::{Around, HostFile, mounts};
+use super::namespaces::HostNetwork;
 use super::{Bundle, OciError, cgroup, devices, invalid, namespaces, process, time, unsupported};
 
 /// What a container's limits ask of the machine.
@@ -37,11 +38,16 @@ pub struct Translated {
     pub annotations: BTreeMap<String, String>,
     /// Hooks to run on the host.
     pub hooks: Hooks,
+    /// The network namespace on the host.
+    pub network: HostNetwork,
+    /// `hostname`, which is the pod's as well.
+    pub hostname: String,
     /// What was ignored, and why.
     pub warnings: Vec<String>,
 }
 
-/// Translates `bundle` for the container `id`; `read` gives the content of a small file of the host.
+/// Translates `bundle` for the container `id`; `read` gives the content of a small file of the host, `member` the
+/// container of the same pod whose proxy is the process with that number.
 ///
 /// # Errors
 /// The first thing that makes no sense or cannot be done in a pod.
@@ -49,6 +55,7 @@ pub fn translate(
     id: &str,
     bundle: &Bundle,
     read: &dyn Fn(&Path) -> io::Result<HostFile>,
+    member: &dyn Fn(u32) -> Option<String>,
 ) -> Result<Translated, OciError> {
     let spec = &bundle.spec;
     let linux = spec.linux().as_ref();
@@ -56,12 +63,17 @@ pub fn translate(
     refuse_what_cannot_be(linux, &mut warnings)?;
     let process =
         spec.process().as_ref().ok_or_else(|| invalid("process", "there is nothing to run"))?;
-    let own = namespaces::namespaces(linux)?;
-    let has = |kind| namespaces::has(&own, kind);
-    let hostname = spec.hostname().clone().unwrap_or_default();
-    let domainname = spec.domainname().clone().unwrap_or_default();
+    let own = namespaces::namespaces(linux, member)?;
+    let has = |kind| own.listed.contains(&kind);
+    let mut hostname = spec.hostname().clone().unwrap_or_default();
+    let mut domainname = spec.domainname().clone().unwrap_or_default();
     host_name("hostname", &hostname, has(NamespaceKind::Uts))?;
     host_name("domainname", &domainname, has(NamespaceKind::Uts))?;
+    let pod_hostname = hostname.clone();
+    if own.pods.contains(&NamespaceKind::Uts) {
+        // It is the pod's, which was named when it was made.
+        (hostname, domainname) = (String::new(), String::new());
+    }
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let settings = resources.map(|r| cgroup::settings(r, &mut warnings)).transpose()?;
     let uid_map = namespaces::id_map(linux.and_then(|l| l.uid_mappings().as_ref()), "uidMappings")?;
@@ -87,11 +99,11 @@ pub fn translate(
         mounts,
         uid_map,
         gid_map,
-        time_offsets: time::offsets(linux, &own)?,
+        time_offsets: time::offsets(linux, &own.plan)?,
         create_hooks,
         start_hooks,
-        sysctls: namespaces::sysctls(linux, &own)?,
-        namespaces: own,
+        sysctls: namespaces::sysctls(linux, &own.listed)?,
+        namespaces: own.plan,
         hostname,
         domainname,
         cgroup: Some(CgroupPlan {
@@ -109,6 +121,8 @@ pub fn translate(
         needs: needs(resources),
         annotations,
         hooks: hooks::hooks(spec.hooks().as_ref())?,
+        network: own.network,
+        hostname: pod_hostname,
         warnings,
     })
 }

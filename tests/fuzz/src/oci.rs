@@ -26,7 +26,7 @@ pub fn run(data: &[u8]) {
     }
     let bundle = Bundle { directory: "/b".into(), rootfs: "/b/rootfs".into(), spec, warnings };
     for read in [small_file, no_file] {
-        match translate("c", &bundle, &read) {
+        match translate("c", &bundle, &read, &|pid| (pid == 7).then(|| "other".into())) {
             Ok(translated) => travels(translated.container),
             Err(error) => told(&error),
         }
