@@ -41,10 +41,10 @@ pub struct GuestHook {
 impl GuestHook {
     /// Seconds for a hook that has no time-out of its own. The agent does one thing at a time, so that
     /// none may wait without end.
-    pub const DEFAULT_TIMEOUT: u32 = 120;
+    pub const DEFAULT_TIMEOUT: u32 = 60;
 
-    /// Most seconds for a hook.
-    pub const MAX_TIMEOUT: u32 = 3600;
+    /// Most seconds for a hook, for the same reason.
+    pub const MAX_TIMEOUT: u32 = 100;
 
     /// Seconds after which it is killed.
     #[must_use]

@@ -35,6 +35,18 @@ pub(crate) fn container(plan: &ContainerPlan) -> Result<&ProcessPlan> {
     let first = plan.process.as_ref();
     let first = first.ok_or_else(|| Failure::unsupported("a container without a process"))?;
     process(first)?;
+    for hook in plan.create_hooks.iter().chain(&plan.start_hooks).flat_map(|list| &list.hooks) {
+        if !hook.path.starts_with(b"/") || hook.args.is_empty() {
+            return Err(Failure::unsupported("a hook without an absolute path or without args"));
+        }
+    }
+    let clock = |clock: &str| clock == "monotonic" || clock == "boottime";
+    if !plan.time_offsets.iter().all(|offset| clock(&offset.clock)) {
+        return Err(Failure::unsupported("an offset of a clock that no namespace has"));
+    }
+    if !plan.time_offsets.is_empty() && !Namespaces::of(plan)?.new.contains(CLONE_NEWTIME) {
+        return Err(Failure::unsupported("offsets of clocks without a new time namespace"));
+    }
     Ok(first)
 }
 
