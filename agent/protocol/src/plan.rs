@@ -5,7 +5,7 @@
 
 use prost::{Enumeration, Message, Oneof};
 
-use crate::StreamToken;
+use crate::{GuestHooks, StreamToken};
 
 /// One container.
 #[derive(Clone, PartialEq, Message)]
@@ -52,6 +52,29 @@ pub struct ContainerPlan {
     /// Its first process.
     #[prost(message, optional, tag = "14")]
     pub process: Option<ProcessPlan>,
+    /// Offsets of the clocks of its new time namespace.
+    #[prost(message, repeated, tag = "15")]
+    pub time_offsets: Vec<TimeOffset>,
+    /// Run in its namespaces, with its root file system as their root, before it is created.
+    #[prost(message, optional, tag = "16")]
+    pub create_hooks: Option<GuestHooks>,
+    /// Run as its first process would be, right before that is executed.
+    #[prost(message, optional, tag = "17")]
+    pub start_hooks: Option<GuestHooks>,
+}
+
+/// An offset of a clock in a time namespace (`time_namespaces(7)`).
+#[derive(Clone, PartialEq, Message)]
+pub struct TimeOffset {
+    /// `monotonic` or `boottime`.
+    #[prost(string, tag = "1")]
+    pub clock: String,
+    /// Seconds.
+    #[prost(sint64, tag = "2")]
+    pub seconds: i64,
+    /// Nanoseconds, in addition.
+    #[prost(uint32, tag = "3")]
+    pub nanoseconds: u32,
 }
 
 /// A root file system: read-only EROFS layers under a writable one (overlayfs).
@@ -144,6 +167,21 @@ pub struct Mount {
     /// Permission bits of a [`MountKind::File`].
     #[prost(uint32, tag = "10")]
     pub mode: u32,
+    /// `MOUNT_ATTR_*` (`mount_setattr(2)`) to set on the mount and all that is mounted below it.
+    #[prost(uint64, tag = "11")]
+    pub recursive_set: u64,
+    /// `MOUNT_ATTR_*` to clear likewise, before those are set.
+    #[prost(uint64, tag = "12")]
+    pub recursive_clear: u64,
+    /// Maps user ids of the source to those of the mount; only for a bind mount, with `gid_map`.
+    #[prost(message, repeated, tag = "13")]
+    pub uid_map: Vec<IdMap>,
+    /// As `uid_map`, for groups.
+    #[prost(message, repeated, tag = "14")]
+    pub gid_map: Vec<IdMap>,
+    /// The maps are for all that is mounted below the source, too.
+    #[prost(bool, tag = "15")]
+    pub map_recursively: bool,
 }
 
 /// What a [`Mount`] mounts.
@@ -332,6 +370,20 @@ pub struct ProcessPlan {
     /// Standard streams, without a terminal.
     #[prost(message, optional, tag = "17")]
     pub stdio: Option<Stdio>,
+    /// CPUs of one more process of a container; ignored for its first.
+    #[prost(message, optional, tag = "18")]
+    pub affinity: Option<CpuAffinity>,
+}
+
+/// The CPUs of the machine that a process may run on (OCI `execCPUAffinity`).
+#[derive(Clone, PartialEq, Message)]
+pub struct CpuAffinity {
+    /// While it is set up; empty for all.
+    #[prost(uint32, repeated, tag = "1")]
+    pub initial: Vec<u32>,
+    /// From its `execve` on; empty for all.
+    #[prost(uint32, repeated, tag = "2")]
+    pub last: Vec<u32>,
 }
 
 /// Sets of capabilities, bit N for capability N (`capabilities(7)`).

@@ -5,6 +5,7 @@
 pub(crate) mod cgroup;
 pub(crate) mod cpu;
 mod disks;
+mod id_map;
 mod oom;
 mod pci;
 mod plug;

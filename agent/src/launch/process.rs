@@ -8,13 +8,13 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use cofferdam_agent_protocol::{Capabilities, ErrorKind, ProcessPlan};
+use cofferdam_agent_protocol::{Capabilities, ErrorKind, GuestHooks, ProcessPlan};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, umask};
 use nix::unistd::{Gid, Uid, chdir, fchown, getcwd, setgroups, setresgid, setresuid, setsid};
 
 use super::channel::{self, Message};
-use super::{lookup, passwd};
+use super::{hooks, lookup, passwd};
 use crate::error::{Context, Failure, Result, describe, show};
 use crate::sys;
 
@@ -27,8 +27,12 @@ pub(crate) fn new_session() -> Result<()> {
     sys::new_session_keyring().context(|| "joining a new session keyring".into())
 }
 
-/// Becomes the process; returns only when that fails.
-pub(crate) fn run(plan: &ProcessPlan, channel: BorrowedFd<'_>) -> Result<()> {
+/// Becomes the process, after `hooks`; returns only when that fails.
+pub(crate) fn run(
+    plan: &ProcessPlan,
+    hooks: Option<&GuestHooks>,
+    channel: BorrowedFd<'_>,
+) -> Result<()> {
     // Before a filter that may not allow it.
     sys::close_on_exec_from(3).context(|| "closing descriptors".into())?;
     own_streams(plan.uid)?;
@@ -52,6 +56,9 @@ pub(crate) fn run(plan: &ProcessPlan, channel: BorrowedFd<'_>) -> Result<()> {
         Some(Message::Go) => {}
         // The agent gave the process up.
         _ => return Err(Failure::other("the agent ended")),
+    }
+    if let Some(hooks) = hooks {
+        hooks::run(hooks, &hooks::Place::Process { env: &c_env })?;
     }
     sys::default_signals().context(|| "resetting signals".into())?;
     if plan.no_new_privileges {
@@ -153,7 +160,7 @@ fn environment(plan: &ProcessPlan) -> Vec<Vec<u8>> {
 }
 
 /// `bytes` for the kernel.
-fn c_string(bytes: &[u8]) -> Result<CString> {
+pub(super) fn c_string(bytes: &[u8]) -> Result<CString> {
     let refused = |_| Failure::unsupported(format!("\"{}\" has a NUL byte", show(bytes)));
     CString::new(bytes).map_err(refused)
 }

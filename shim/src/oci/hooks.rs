@@ -1,8 +1,7 @@
 //! Hooks (OCI runtime-spec, config#posix-platform-hooks).
 //!
 //! Those of the runtime's namespace run on the host: prestart, createRuntime, poststart, poststop. Those
-//! of the container's namespace (createContainer, startContainer) name programs of the host to be run
-//! inside the container, which has none of them: they are refused.
+//! of the container's namespace (createContainer, startContainer) run in the guest: see `guest_hooks`.
 //!
 //! Invariant: a hook gets the state on standard input, ends within its time-out or is killed, does not outlive
 //! the run that waits for it, and is always reaped.
@@ -10,6 +9,7 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::io::unix::AsyncFd;
 
-use super::{OciError, invalid, unsupported};
+use super::{OciError, invalid};
 
 /// Longest output of a failing hook that is repeated.
 const MAX_OUTPUT: usize = 4096;
@@ -80,14 +80,6 @@ pub enum HookError {
 
 pub(crate) fn hooks(hooks: Option<&oci_spec::runtime::Hooks>) -> Result<Hooks, OciError> {
     let Some(hooks) = hooks else { return Ok(Hooks::default()) };
-    for (name, list) in
-        [("createContainer", hooks.create_container()), ("startContainer", hooks.start_container())]
-    {
-        if list.as_ref().is_some_and(|list| !list.is_empty()) {
-            let reason = "it would run a program of the host inside the guest";
-            return Err(unsupported(format!("hooks.{name}"), reason));
-        }
-    }
     #[allow(deprecated, reason = "docker and others still use prestart")]
     let prestart = hooks.prestart();
     let mut create = list("prestart", prestart.as_deref())?;
@@ -99,23 +91,32 @@ pub(crate) fn hooks(hooks: Option<&oci_spec::runtime::Hooks>) -> Result<Hooks, O
     })
 }
 
-fn list(name: &str, hooks: Option<&[oci_spec::runtime::Hook]>) -> Result<Vec<Hook>, OciError> {
-    let hook = |hook: &oci_spec::runtime::Hook| {
+/// The hooks of the list `name`.
+pub(super) fn list(
+    name: &str,
+    hooks: Option<&[oci_spec::runtime::Hook]>,
+) -> Result<Vec<Hook>, OciError> {
+    let hook = |(index, hook): (usize, &oci_spec::runtime::Hook)| {
+        let field = format!("hooks.{name}[{index}]");
         if !hook.path().is_absolute() {
             let problem = format!("{} is not an absolute path", hook.path().display());
-            return Err(invalid(format!("hooks.{name}"), problem));
+            return Err(invalid(format!("{field}.path"), problem));
         }
         let timeout = hook.timeout().map(u64::try_from).transpose();
         let timeout = timeout.ok().filter(|seconds| *seconds != Some(0)).ok_or_else(|| {
-            invalid(format!("hooks.{name}"), "the time-out is not a positive number of seconds")
+            invalid(format!("{field}.timeout"), "not a positive number of seconds")
         })?;
         let pair = |text: &String| {
             let (key, value) = text.split_once('=').unwrap_or((text, ""));
             (key.to_owned(), value.to_owned())
         };
-        let strings = hook.args().iter().flatten().chain(hook.env().iter().flatten());
-        if strings.into_iter().any(|text| text.contains('\0')) {
-            return Err(invalid(format!("hooks.{name}"), "a NUL byte"));
+        for (part, strings) in [("args", hook.args()), ("env", hook.env())] {
+            if strings.iter().flatten().any(|text| text.contains('\0')) {
+                return Err(invalid(format!("{field}.{part}"), "a NUL byte"));
+            }
+        }
+        if hook.path().as_os_str().as_bytes().contains(&0) {
+            return Err(invalid(format!("{field}.path"), "a NUL byte"));
         }
         Ok(Hook {
             path: hook.path().clone(),
@@ -124,7 +125,7 @@ fn list(name: &str, hooks: Option<&[oci_spec::runtime::Hook]>) -> Result<Vec<Hoo
             timeout: timeout.map(Duration::from_secs),
         })
     };
-    hooks.unwrap_or_default().iter().map(hook).collect()
+    hooks.unwrap_or_default().iter().enumerate().map(hook).collect()
 }
 
 impl Hook {
