@@ -11,14 +11,21 @@
 
 pub mod cli;
 pub mod config;
+mod container;
+mod control;
 mod doctor;
+mod hostgroup;
 mod logging;
 pub mod oci;
 pub mod pod;
+pub mod proxy;
+mod pty;
 mod run;
 mod signals;
 pub mod sizing;
+mod socket;
 mod storage;
+mod supervisor;
 mod sys;
 pub mod tail;
 mod terminal;

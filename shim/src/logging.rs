@@ -146,6 +146,12 @@ fn rfc3339(since: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// The same with nanoseconds.
+pub(crate) fn rfc3339_nanos(since: Duration) -> String {
+    let text = rfc3339(since);
+    format!("{}.{:09}Z", text.trim_end_matches('Z'), since.subsec_nanos())
+}
+
 /// The Gregorian date `days` after 1970-01-01.
 fn date(mut days: u64) -> (u64, u64, u64) {
     let mut year = 1970;

@@ -5,9 +5,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(places) = cofferdam_shim::pod::guardian::requested(std::env::args_os()) {
-        cofferdam_shim::pod::guardian::main(&places);
-        return ExitCode::SUCCESS;
+    if cofferdam_shim::proxy::requested(std::env::args_os()) {
+        return cofferdam_shim::proxy::main();
     }
     cofferdam_shim::cli::main()
 }

@@ -81,9 +81,15 @@ impl Signals {
     pub(crate) async fn interruption(&mut self) -> i32 {
         loop {
             let signal = self.next().await;
-            if [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].contains(&signal) {
+            if u32::try_from(signal).is_ok_and(is_interruption) {
                 return signal;
             }
         }
     }
+}
+
+/// Whether `signal` asks a program to end.
+pub(crate) fn is_interruption(signal: u32) -> bool {
+    let asks = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+    asks.iter().any(|known| known.cast_unsigned() == signal)
 }

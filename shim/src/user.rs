@@ -52,6 +52,18 @@ pub(crate) fn resolve(rootfs: &Path, user: &str) -> Result<(u32, u32), UserError
     Ok((uid, gid))
 }
 
+/// The name of the user `uid` on the host; the number if it has none.
+pub(crate) fn name_of(uid: u32) -> String {
+    let number = uid.to_string();
+    let text = database(Path::new("/"), "etc/passwd").unwrap_or_default();
+    let of = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == number).then(|| name.to_owned())
+    };
+    text.lines().find_map(of).unwrap_or(number)
+}
+
 /// The third and fourth field, as numbers, of the line whose first field (or third) is `name`.
 fn find(text: &str, name: &str) -> Option<(u32, u32)> {
     text.lines().find_map(|line| {

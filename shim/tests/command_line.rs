@@ -67,7 +67,8 @@ impl Host {
 
     /// Starts a run whose monitor has been started. It ends with its control socket, as the real one does.
     fn start(&self) -> Child {
-        self.monitor("echo $$ >monitor.pid\nexec cat >/dev/null");
+        let pid = self.path("monitor.pid");
+        self.monitor(&format!("echo $$ >{}\nexec cat >/dev/null", pid.display()));
         let child =
             self.command(&["run", "--rootfs", "rootfs", "c", "--", "true"]).spawn().unwrap();
         wait_for("the monitor", || {
@@ -250,6 +251,6 @@ fn a_killed_supervisor_leaves_nothing() {
     let mut child = host.start();
     child.kill().unwrap();
     child.wait().unwrap();
-    wait_for("the guardian", || host.processes().is_empty());
+    wait_for("the supervisor", || host.processes().is_empty());
     host.assert_clean();
 }

@@ -71,7 +71,7 @@ fn a_root_file_system_alone_becomes_a_specification() {
     let spec = rootfs::spec(&request(&command, &env)).unwrap();
     let bundle = Bundle { directory: "/".into(), rootfs: "/r".into(), spec, warnings: vec![] };
     let none = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
-    let translated = translate("c", &bundle, &none).unwrap();
+    let translated = translate("c", &bundle, &none, &|_| None).unwrap();
     let process = translated.container.process.unwrap();
     assert_eq!(process.args, [b"echo".to_vec(), b"hi".to_vec()]);
     assert_eq!(process.env, [b"HOME=/root".to_vec(), b"PATH=/x".to_vec(), b"A=b".to_vec()]);

@@ -2,19 +2,27 @@
 //!
 //! Invariant: parsing and printing only; what a command does is elsewhere.
 
+mod common;
+mod create;
+mod delete;
+mod exec;
+mod freeze;
 mod rootfs;
 mod run;
+mod show;
 
+use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::logging::{self, Format};
 use crate::oci::default_spec_text;
-use crate::{config, doctor};
+use crate::run::Options;
+use crate::{config, doctor, supervisor};
 
 /// Runs OCI containers, each pod in its own minimal virtual machine.
 #[derive(Debug, Parser)]
@@ -44,9 +52,46 @@ pub(crate) struct Global {
     /// Log more
     #[arg(long, global = true)]
     debug: bool,
+    /// Take linux.cgroupsPath as SLICE:PREFIX:NAME, as systemd has it
+    #[arg(long, global = true)]
+    systemd_cgroup: bool,
+    /// Accepted as runc has it: true, false or auto
+    #[arg(long, global = true, value_name = "VALUE", hide = true)]
+    rootless: Option<String>,
     /// Configuration file
     #[arg(long, global = true, value_name = "FILE", default_value = config::CONFIG)]
     config: PathBuf,
+}
+
+impl Global {
+    /// What a creation of the container `id` is asked for, before its own options.
+    pub(crate) fn options(&self, id: String) -> Options {
+        let mut global: Vec<OsString> = vec!["--root".into(), absolute(&self.root).into()];
+        if let Some(log) = &self.log {
+            let format = if self.log_format == Format::Json { "json" } else { "text" };
+            global.extend(["--log".into(), absolute(log).into()]);
+            global.extend(["--log-format".into(), format.into()]);
+        }
+        if self.debug {
+            global.push("--debug".into());
+        }
+        Options {
+            id,
+            root: self.root.clone(),
+            console_log: None,
+            pid_file: None,
+            console_socket: None,
+            detached: false,
+            keep: false,
+            systemd: self.systemd_cgroup,
+            global,
+        }
+    }
+}
+
+/// `path` for a process whose working directory is another.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -63,6 +108,70 @@ enum Commands {
     /// the command does not exist, 126 if it cannot be executed, 1 for other failures.
     #[command(verbatim_doc_comment)]
     Run(Box<run::Run>),
+    /// Create a container
+    Create(create::CreateArgs),
+    /// Start a container that was created
+    Start {
+        /// The container
+        id: String,
+    },
+    /// Run one more process in a container
+    Exec(Box<exec::Exec>),
+    /// Print the state of a container
+    State {
+        /// The container
+        id: String,
+    },
+    /// Send a signal to the first process of a container
+    Kill {
+        /// Send it to every process of the container
+        #[arg(short, long)]
+        all: bool,
+        /// The container
+        id: String,
+        /// The signal, by name or number
+        #[arg(default_value = "SIGTERM")]
+        signal: String,
+    },
+    /// Delete a container that has ended
+    Delete {
+        /// Kill it first
+        #[arg(short, long)]
+        force: bool,
+        /// The container
+        id: String,
+    },
+    /// List the containers
+    #[command(visible_alias = "ls")]
+    List {
+        /// How it looks
+        #[arg(short, long, value_enum, default_value = "table")]
+        format: show::Format,
+        /// Only ids
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// List the processes of a container
+    Ps(show::Ps),
+    /// Pause a container
+    Pause {
+        /// The container
+        id: String,
+    },
+    /// Have a paused container go on
+    Resume {
+        /// The container
+        id: String,
+    },
+    /// Not supported yet
+    #[command(hide = true)]
+    Checkpoint(Anything),
+    /// Not supported yet
+    #[command(hide = true)]
+    Restore(Anything),
+    /// What owns a pod; started by the other commands
+    #[command(hide = true)]
+    Supervisor(supervisor::Places),
     /// Write a config.json to start from
     Spec {
         /// Directory to write it into
@@ -71,6 +180,13 @@ enum Commands {
     },
     /// Say what this host lacks to run pods, and how to get it
     Doctor,
+}
+
+/// Arguments that do not matter.
+#[derive(Debug, Args)]
+struct Anything {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
 }
 
 /// Parses the command line and does what it says.
@@ -92,20 +208,50 @@ pub fn main() -> ExitCode {
     }
     let global = cli.global;
     let result = logging::init(global.log.as_deref(), global.log_format, global.debug)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| match cli.command {
-            None => bail!("no command; see cofferdam --help"),
-            Some(Commands::Run(run)) => run.execute(&global, timeline),
-            Some(Commands::Spec { bundle }) => write_spec(&bundle).map(|()| 0),
-            Some(Commands::Doctor) => Ok(doctor::run(&global.config, &global.root)),
-        });
+        .map_err(|error| (error.into(), 1))
+        .and_then(|()| execute(cli.command, &global, timeline));
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
+        Err((error, code)) => {
             fail(&global, &format!("{error:#}"));
-            ExitCode::FAILURE
+            ExitCode::from(code)
         }
     }
+}
+
+/// Does what `command` says; gives the exit code, with a failure or without.
+fn execute(
+    command: Option<Commands>,
+    global: &Global,
+    timeline: crate::timeline::Timeline,
+) -> Result<u8, (anyhow::Error, u8)> {
+    let done = |()| 0;
+    let shown = |text: String| u8::from(print(&text) != ExitCode::SUCCESS);
+    let result = match command {
+        None => Err(anyhow::anyhow!("no command; see cofferdam --help")),
+        Some(Commands::Run(run)) => run.execute(global, timeline),
+        Some(Commands::Create(create)) => create.execute(global).map(done),
+        Some(Commands::Start { id }) => create::start(global, &id).map(done),
+        Some(Commands::Exec(exec)) => {
+            let failed = |error: anyhow::Error| (error.context("exec failed"), exec::FAILED);
+            return exec.execute(global).map_err(failed);
+        }
+        Some(Commands::State { id }) => show::state(global, &id).map(shown),
+        Some(Commands::Kill { all, id, signal }) => {
+            delete::kill(global, &id, &signal, all).map(done)
+        }
+        Some(Commands::Delete { force, id }) => delete::delete(global, &id, force).map(done),
+        Some(Commands::List { format, quiet }) => show::list(global, format, quiet).map(shown),
+        Some(Commands::Ps(ps)) => show::ps(global, &ps).map(shown),
+        Some(Commands::Pause { id }) => freeze::freeze(global, &id, true).map(done),
+        Some(Commands::Resume { id }) => freeze::freeze(global, &id, false).map(done),
+        Some(Commands::Checkpoint(_)) => Err(anyhow::anyhow!("checkpoint is not supported yet")),
+        Some(Commands::Restore(_)) => Err(anyhow::anyhow!("restore is not supported yet")),
+        Some(Commands::Spec { bundle }) => write_spec(&bundle).map(done),
+        Some(Commands::Doctor) => Ok(doctor::run(&global.config, &global.root)),
+        Some(Commands::Supervisor(places)) => Ok(supervisor::main(&places)),
+    };
+    result.map_err(|error| (error, 1))
 }
 
 /// Says why a command failed: on standard error, and in the log if that is a file.
@@ -133,7 +279,7 @@ fn version() -> String {
 }
 
 /// Like runc, never overwrites a file.
-fn write_spec(bundle: &std::path::Path) -> Result<()> {
+fn write_spec(bundle: &Path) -> Result<()> {
     let path = bundle.join("config.json");
     let file = std::fs::File::options().write(true).create_new(true).open(&path);
     let write = |mut file: std::fs::File| file.write_all(default_spec_text().as_bytes());

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use super::common::block_on;
+use super::create::{Common, detached, start};
 use super::rootfs::{self, Request};
 use super::{Global, fail};
 use crate::config::{Overrides, Scratch};
 use crate::oci::Bundle;
 use crate::pod::check_id;
-use crate::run::{RunError, RunOptions, RunPlan, report, run};
+use crate::run::{Options, Outcome, RunError, RunPlan, foreground, report};
 use crate::timeline::Timeline;
 use crate::units::Bytes;
 
@@ -27,6 +29,17 @@ pub(crate) struct Run {
     /// Run without config.json: the directory of the root file system
     #[arg(long, value_name = "DIR")]
     rootfs: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+    /// Return when the container runs
+    #[arg(short, long)]
+    detach: bool,
+    /// Do not delete the container when it has ended
+    #[arg(long)]
+    keep: bool,
+    /// Accepted as runc has it: nothing here adopts orphans
+    #[arg(long)]
+    no_subreaper: bool,
     /// Give the container a terminal
     #[arg(short, long, requires = "rootfs")]
     tty: bool,
@@ -79,28 +92,40 @@ impl Run {
     /// Runs the container; gives the exit code.
     pub(super) fn execute(self, global: &Global, timeline: Timeline) -> Result<u8> {
         let id = self.container_id()?;
+        self.common.check()?;
         let bundle = self.load().map_err(|error| error.context("run failed"))?;
         let file = Overrides::from_file(&global.config)?;
-        let plan = RunPlan::new(&id, &bundle, file, self.overrides());
+        let options = Options {
+            console_log: self.console_log.clone(),
+            pid_file: self.common.pid_file.clone(),
+            console_socket: self.common.console_socket.clone(),
+            detached: self.detach,
+            keep: self.detach || self.keep,
+            ..global.options(id.clone())
+        };
+        let plan = RunPlan::new((&global.root, &id), &bundle, file, self.overrides());
+        if self.detach {
+            block_on(detached(&plan?, &options)).map_err(|error| error.context("run failed"))?;
+            return start(global, &id).map(|()| 0);
+        }
         let (outcome, plan) = match plan {
             Ok(plan) => {
                 for warning in &plan.warnings {
                     tracing::warn!(id, "{warning}");
                 }
-                let root = global.root.clone();
-                let console_log = self.console_log.clone();
-                let options = RunOptions { id, root, console_log };
-                (run(&plan, &options, timeline), Some(plan))
+                let outcome = block_on(async { Ok(foreground(&plan, &options, timeline).await) })?;
+                (outcome, Some(plan))
             }
             Err(error) => {
                 let result = Err(RunError::from(error));
-                (crate::run::Outcome { result, timeline }, None)
+                (Outcome { result, timeline }, None)
             }
         };
         let code = match &outcome.result {
             Ok(status) => status.shell_code(),
             Err(error) => {
-                fail(global, &format!("run failed: {}", report(error, plan.as_ref())));
+                let program = plan.as_ref().map(RunPlan::program).unwrap_or_default();
+                fail(global, &format!("run failed: {}", report(error, &program, plan.as_ref())));
                 error.exit_code()
             }
         };

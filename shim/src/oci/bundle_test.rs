@@ -52,7 +52,7 @@ fn an_unknown_capability_is_a_warning_and_not_the_end() {
     let text = default_spec_text().replacen("CAP_KILL", "CAP_FLY", 1);
     let loaded = Bundle::load(bundle(&text).path()).unwrap();
     let read = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
-    let plan = translate("c", &loaded, &read).unwrap();
+    let plan = translate("c", &loaded, &read, &|_| None).unwrap();
     assert_eq!(plan.warnings.len(), 1, "{:?}", plan.warnings);
     assert!(plan.warnings[0].contains("CAP_FLY"), "{:?}", plan.warnings);
 
@@ -118,7 +118,7 @@ const EXAMPLES: [&str; 2] =
 fn digest(bytes: &[u8]) {
     if let Ok((spec, warnings)) = parse(bytes, Path::new("config.json")) {
         let bundle = Bundle { directory: "/b".into(), rootfs: "/b/rootfs".into(), spec, warnings };
-        let _ = translate("c", &bundle, &|_| Err(io::ErrorKind::NotFound.into()));
+        let _ = translate("c", &bundle, &|_| Err(io::ErrorKind::NotFound.into()), &|_| None);
     }
 }
 

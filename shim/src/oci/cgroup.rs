@@ -15,7 +15,7 @@ use super::{OciError, invalid};
 ///
 /// # Errors
 /// The first value that makes no sense.
-pub(super) fn settings(
+pub(crate) fn settings(
     resources: &LinuxResources,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<CgroupSetting>, OciError> {

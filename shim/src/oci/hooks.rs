@@ -78,7 +78,7 @@ pub enum HookError {
     },
 }
 
-pub(super) fn hooks(hooks: Option<&oci_spec::runtime::Hooks>) -> Result<Hooks, OciError> {
+pub(crate) fn hooks(hooks: Option<&oci_spec::runtime::Hooks>) -> Result<Hooks, OciError> {
     let Some(hooks) = hooks else { return Ok(Hooks::default()) };
     for (name, list) in
         [("createContainer", hooks.create_container()), ("startContainer", hooks.start_container())]

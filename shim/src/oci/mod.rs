@@ -22,6 +22,9 @@ mod translate;
 pub use bundle::{Bundle, BundleError};
 pub use default_spec::{default_spec, default_spec_text};
 pub use mounts::HostFile;
+pub use namespaces::HostNetwork;
+pub(crate) use namespaces::process_of;
+pub(crate) use translate::process_plan;
 pub use translate::{Needs, Translated, translate};
 
 /// A specification that cannot be run in a pod.

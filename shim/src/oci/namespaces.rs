@@ -2,6 +2,8 @@
 //!
 //! Invariant: no namespace of the host is ever named to the guest.
 
+use std::path::{Path, PathBuf};
+
 use cofferdam_agent_protocol::{IdMap, Namespace, NamespaceKind, Sysctl};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
 
@@ -10,25 +12,81 @@ use super::{OciError, invalid, unsupported};
 /// Most lines of a uid or gid map (`user_namespaces(7)`).
 const MAX_ID_MAPS: usize = 340;
 
-/// The namespaces a container does not share with the agent.
-pub(super) fn namespaces(linux: Option<&Linux>) -> Result<Vec<Namespace>, OciError> {
+/// The network namespace on the host that a container's proxy is to be in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HostNetwork {
+    /// That of the caller.
+    #[default]
+    Host,
+    /// A new one.
+    New,
+    /// That at this path.
+    At(PathBuf),
+}
+
+/// The namespaces of a container.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Namespaces {
+    /// Those that it does not share with the agent.
+    pub(super) plan: Vec<Namespace>,
+    /// All that the specification lists: they are not the host's.
+    pub(super) listed: Vec<NamespaceKind>,
+    /// Those that are the pod's: the specification names a file of the host, which stands for the pod.
+    pub(super) pods: Vec<NamespaceKind>,
+    /// On the host.
+    pub(super) network: HostNetwork,
+}
+
+/// The namespaces of a container; `member` gives the container of the same pod, the process with this number on the host
+/// being its proxy.
+///
+/// A path `/proc/PID/ns/KIND` with such a process joins that container. Any other file is a network, IPC or UTS
+/// namespace that the engine made for the pod: its containers share what the guest has.
+pub(super) fn namespaces(
+    linux: Option<&Linux>,
+    member: &dyn Fn(u32) -> Option<String>,
+) -> Result<Namespaces, OciError> {
     let listed = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-    let mut all: Vec<Namespace> = Vec::new();
+    let mut all = Namespaces::default();
     for namespace in listed {
         let kind = kind(namespace.typ());
-        if let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
-            return Err(unsupported(
-                format!("linux.namespaces {} with path {}", name(kind), path.display()),
-                "a container in a virtual machine cannot join a namespace of the host",
-            ));
-        }
-        if all.iter().any(|other| other.kind() == kind) {
+        if all.listed.contains(&kind) {
             let problem = format!("{} is listed twice", name(kind));
             return Err(invalid("linux.namespaces", problem));
         }
-        all.push(Namespace { kind: kind.into(), join: String::new() });
+        all.listed.push(kind);
+        let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
+        if kind == NamespaceKind::Network {
+            all.network = path.map_or(HostNetwork::New, |path| HostNetwork::At(path.clone()));
+        }
+        let Some(path) = path else {
+            all.plan.push(Namespace { kind: kind.into(), join: String::new() });
+            continue;
+        };
+        let shared = [NamespaceKind::Network, NamespaceKind::Ipc, NamespaceKind::Uts];
+        match process_of(path) {
+            Some(pid) => match member(pid) {
+                Some(join) => all.plan.push(Namespace { kind: kind.into(), join }),
+                None => return Err(foreign(kind, path)),
+            },
+            None if shared.contains(&kind) => all.pods.push(kind),
+            None => return Err(foreign(kind, path)),
+        }
     }
     Ok(all)
+}
+
+fn foreign(kind: NamespaceKind, path: &Path) -> OciError {
+    unsupported(
+        format!("linux.namespaces {} with path {}", name(kind), path.display()),
+        "a container in a virtual machine cannot join a namespace of the host, nor of another pod",
+    )
+}
+
+/// The process that a path such as `/proc/12/ns/net` is of.
+pub(crate) fn process_of(path: &Path) -> Option<u32> {
+    let (pid, rest) = path.to_str()?.strip_prefix("/proc/")?.split_once('/')?;
+    rest.strip_prefix("ns/").and_then(|_| pid.parse().ok())
 }
 
 fn kind(kind: LinuxNamespaceType) -> NamespaceKind {
@@ -57,11 +115,6 @@ fn name(kind: NamespaceKind) -> &'static str {
     }
 }
 
-/// Whether `kind` is among `namespaces`.
-pub(super) fn has(namespaces: &[Namespace], kind: NamespaceKind) -> bool {
-    namespaces.iter().any(|namespace| namespace.kind() == kind)
-}
-
 /// The lines of an id map; `field` is `uidMappings` or `gidMappings`.
 pub(super) fn id_map(
     mappings: Option<&Vec<LinuxIdMapping>>,
@@ -88,7 +141,7 @@ pub(super) fn id_map(
 /// demands, so that one container of a pod cannot change another's.
 pub(super) fn sysctls(
     linux: Option<&Linux>,
-    namespaces: &[Namespace],
+    namespaces: &[NamespaceKind],
 ) -> Result<Vec<Sysctl>, OciError> {
     let mut all = Vec::new();
     for (name, value) in linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten() {
@@ -103,7 +156,7 @@ pub(super) fn sysctls(
             let problem = format!("{name:?} is not of a namespace; a container may not change it");
             return Err(invalid("linux.sysctl", problem));
         };
-        if !has(namespaces, owner) {
+        if !namespaces.contains(&owner) {
             let problem = format!("{name:?} needs a {} namespace of its own", self::name(owner));
             return Err(invalid("linux.sysctl", problem));
         }

@@ -23,14 +23,14 @@ fn read(path: &Path) -> io::Result<HostFile> {
 }
 
 fn plan(text: &str) -> Translated {
-    translate("c1", &bundle(text), &read).unwrap()
+    translate("c1", &bundle(text), &read, &|_| None).unwrap()
 }
 
 /// The error for the default specification changed by `change`.
 fn refused(change: impl FnOnce(&mut serde_json::Value)) -> String {
     let mut spec: serde_json::Value = serde_json::from_str(&default_spec_text()).unwrap();
     change(&mut spec);
-    translate("c1", &bundle(&spec.to_string()), &read).unwrap_err().to_string()
+    translate("c1", &bundle(&spec.to_string()), &read, &|_| None).unwrap_err().to_string()
 }
 
 fn settings(plan: &Translated) -> Vec<String> {

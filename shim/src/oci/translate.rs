@@ -12,6 +12,7 @@ use oci_spec::runtime::{Linux, Process};
 use super::hooks::{self, Hooks};
 use super::mount_options::propagation;
 use super::mounts::{HostFile, mounts};
+use super::namespaces::HostNetwork;
 use super::{
     Bundle, OciError, cgroup, devices, invalid, namespaces, process, seccomp, unsupported,
 };
@@ -38,11 +39,16 @@ pub struct Translated {
     pub annotations: BTreeMap<String, String>,
     /// Hooks to run on the host.
     pub hooks: Hooks,
+    /// The network namespace on the host.
+    pub network: HostNetwork,
+    /// `hostname`, which is the pod's as well.
+    pub hostname: String,
     /// What was ignored, and why.
     pub warnings: Vec<String>,
 }
 
-/// Translates `bundle` for the container `id`; `read` gives the content of a small file of the host.
+/// Translates `bundle` for the container `id`; `read` gives the content of a small file of the host, `member` the
+/// container of the same pod whose proxy is the process with that number.
 ///
 /// # Errors
 /// The first thing that makes no sense or cannot be done in a pod.
@@ -50,6 +56,7 @@ pub fn translate(
     id: &str,
     bundle: &Bundle,
     read: &dyn Fn(&Path) -> io::Result<HostFile>,
+    member: &dyn Fn(u32) -> Option<String>,
 ) -> Result<Translated, OciError> {
     let spec = &bundle.spec;
     let linux = spec.linux().as_ref();
@@ -57,12 +64,17 @@ pub fn translate(
     refuse_what_cannot_be(linux, &mut warnings)?;
     let process =
         spec.process().as_ref().ok_or_else(|| invalid("process", "there is nothing to run"))?;
-    let own = namespaces::namespaces(linux)?;
-    let has = |kind| namespaces::has(&own, kind);
-    let hostname = spec.hostname().clone().unwrap_or_default();
-    let domainname = spec.domainname().clone().unwrap_or_default();
+    let own = namespaces::namespaces(linux, member)?;
+    let has = |kind| own.listed.contains(&kind);
+    let mut hostname = spec.hostname().clone().unwrap_or_default();
+    let mut domainname = spec.domainname().clone().unwrap_or_default();
     host_name("hostname", &hostname, has(NamespaceKind::Uts))?;
     host_name("domainname", &domainname, has(NamespaceKind::Uts))?;
+    let pod_hostname = hostname.clone();
+    if own.pods.contains(&NamespaceKind::Uts) {
+        // It is the pod's, which was named when it was made.
+        (hostname, domainname) = (String::new(), String::new());
+    }
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let settings = resources.map(|r| cgroup::settings(r, &mut warnings)).transpose()?;
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
@@ -79,8 +91,8 @@ pub fn translate(
         mounts: mounts(spec.mounts().as_deref().unwrap_or_default(), &bundle.directory, read)?,
         uid_map: namespaces::id_map(linux.and_then(|l| l.uid_mappings().as_ref()), "uidMappings")?,
         gid_map: namespaces::id_map(linux.and_then(|l| l.gid_mappings().as_ref()), "gidMappings")?,
-        sysctls: namespaces::sysctls(linux, &own)?,
-        namespaces: own,
+        sysctls: namespaces::sysctls(linux, &own.listed)?,
+        namespaces: own.plan,
         hostname,
         domainname,
         cgroup: Some(CgroupPlan {
@@ -103,6 +115,8 @@ pub fn translate(
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect(),
         hooks: hooks::hooks(spec.hooks().as_ref())?,
+        network: own.network,
+        hostname: pod_hostname,
         warnings,
     })
 }
@@ -155,7 +169,8 @@ fn rootfs_propagation(linux: Option<&Linux>) -> Result<u64, OciError> {
     }
 }
 
-fn process_plan(
+/// The plan of `process` in a container with the settings `linux`; what is ignored goes to `warnings`.
+pub(crate) fn process_plan(
     process: &Process,
     linux: Option<&Linux>,
     warnings: &mut Vec<String>,

@@ -19,7 +19,7 @@ use cofferdam_agent_protocol::{
 };
 use cofferdam_vmm_api::{Bdf, FromMonitor, ToMonitor};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::error::{Cause, PodError};
@@ -52,6 +52,9 @@ impl Default for Timeouts {
 
 type Reply<T> = oneshot::Sender<Result<T, PodError>>;
 
+/// The names of a container and of a process in it; the first one's is empty.
+pub(super) type Name = (String, String);
+
 /// What the actor can be asked.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -63,13 +66,15 @@ pub(super) enum Command {
     Request { body: request::Body, reply: Reply<response::Body> },
     /// Ask the monitor.
     Tell { message: ToMonitor, fds: Vec<OwnedFd>, reply: Reply<FromMonitor> },
-    /// Answer when the container's first process has ended.
-    Wait { container: String, reply: Reply<ExitStatus> },
+    /// Answer when a process has ended.
+    Wait { of: Name, reply: Reply<ExitStatus> },
+    /// A process, or a container with all of its processes, is deleted.
+    Forget(Name),
     /// Stop the machine; the last command.
     Stop,
 }
 
-/// A container's first process.
+/// A process.
 #[derive(Debug, Default)]
 struct Process {
     ended: Option<ExitStatus>,
@@ -102,8 +107,9 @@ pub(super) struct Actor {
     next_request: u64,
     /// What the monitor was asked; it answers in turn.
     asked: VecDeque<Reply<FromMonitor>>,
-    processes: HashMap<String, Process>,
+    processes: HashMap<Name, Process>,
     hello_deadline: Instant,
+    out_of_memory: broadcast::Sender<String>,
     oom_told: bool,
 }
 
@@ -112,7 +118,7 @@ impl Actor {
         monitor: Monitor,
         spec: PodSpec,
         timeline: Timeline,
-        commands: mpsc::Receiver<Command>,
+        (commands, out_of_memory): (mpsc::Receiver<Command>, broadcast::Sender<String>),
     ) -> std::io::Result<Self> {
         let (handshakes, incoming) = vsock::Handshakes::new(spec.timeouts.token);
         let hello_deadline = Instant::now() + spec.timeouts.hello;
@@ -124,6 +130,7 @@ impl Actor {
             incoming,
             handshakes,
             link: None,
+            out_of_memory,
             oom_told: false,
             disks: None,
             ready: false,
@@ -196,7 +203,10 @@ impl Actor {
                     self.monitor_lost(&error).await;
                 }
             }
-            (Command::Wait { container, reply }, failure) => self.wait(&container, reply, failure),
+            (Command::Wait { of, reply }, failure) => self.wait(&of, reply, failure),
+            (Command::Forget((container, process)), _) => self.processes.retain(|name, _| {
+                name.0 != container || !(process.is_empty() || name.1 == process)
+            }),
             (Command::Expect { .. }, Some(_)) | (Command::Stop, _) => {}
             (Command::Ready(reply), None) => {
                 self.ready_waiters.push(reply);
@@ -207,8 +217,8 @@ impl Actor {
         }
     }
 
-    fn wait(&mut self, container: &str, reply: Reply<ExitStatus>, failure: Option<PodError>) {
-        let process = self.processes.get_mut(container);
+    fn wait(&mut self, of: &Name, reply: Reply<ExitStatus>, failure: Option<PodError>) {
+        let process = self.processes.get_mut(of);
         match (process, failure) {
             (Some(Process { ended: Some(status), .. }), _) => drop(reply.send(Ok(*status))),
             (_, Some(failure)) => drop(reply.send(Err(failure))),
@@ -220,8 +230,12 @@ impl Actor {
     async fn request(&mut self, body: request::Body, reply: Reply<response::Body>) {
         let stage = match &body {
             request::Body::Create(plan) => {
-                self.processes.entry(plan.id.clone()).or_default();
+                self.processes.entry((plan.id.clone(), String::new())).or_default();
                 Some(PodStage::ContainerCreated)
+            }
+            request::Body::Exec(exec) => {
+                self.processes.entry((exec.container.clone(), exec.process.clone())).or_default();
+                None
             }
             request::Body::Start(_) => Some(PodStage::ContainerStarted),
             _ => None,
@@ -370,21 +384,29 @@ impl Actor {
 
     fn event(&mut self, event: Event) {
         match event.body {
-            Some(event::Body::Ended(ended)) if ended.process.is_empty() => {
-                let Some(process) = self.processes.get_mut(&ended.container) else { return };
+            Some(event::Body::Ended(ended)) => {
+                let first = ended.process.is_empty();
+                let name = (ended.container, ended.process);
+                let Some(process) = self.processes.get_mut(&name) else { return };
                 let byte = |n: u32| u8::try_from(n & 0xff).unwrap_or(0);
                 let status = ExitStatus { code: byte(ended.code), signal: byte(ended.signal) };
                 process.ended.get_or_insert(status);
-                self.timeline.reach(PodStage::ContainerExited);
+                if first {
+                    self.timeline.reach(PodStage::ContainerExited);
+                }
                 for waiter in process.waiters.drain(..) {
                     let _ = waiter.send(Ok(status));
                 }
             }
-            // Once: the guest decides how often it says so.
-            Some(event::Body::OutOfMemory(_)) if !std::mem::replace(&mut self.oom_told, true) => {
-                tracing::warn!("the guest's kernel killed a process for lack of memory");
+            Some(event::Body::OutOfMemory(of)) => {
+                // Once: the guest decides how often it says so.
+                if !std::mem::replace(&mut self.oom_told, true) {
+                    tracing::warn!("the guest's kernel killed a process for lack of memory");
+                }
+                // There may be nobody who listens.
+                let _ = self.out_of_memory.send(of.container);
             }
-            _ => {}
+            None => {}
         }
     }
 

@@ -9,8 +9,8 @@
 
 mod actor;
 mod cgroup;
+mod container;
 mod error;
-pub mod guardian;
 mod link;
 mod machine;
 mod monitor;
@@ -23,18 +23,17 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use cofferdam_agent_protocol::{ContainerPlan, ErrorKind, PodPlan, StreamToken, request, response};
+use cofferdam_agent_protocol::{ErrorKind, PodPlan, request, response};
 use cofferdam_vmm_api::{Bdf, FromMonitor, MachineSpec, ToMonitor};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub use actor::Timeouts;
 pub use error::{Cause, PodError};
-pub use guardian::{Guardian, Places};
 pub use monitor::{Monitor, SpawnError};
 pub use plug::{AttachedNet, NewDisk, NewNet};
-pub use state_dir::{StateDir, StateError, check_id};
+pub use state_dir::{StateDir, StateError, check_id, clear_dead};
 pub use stream::{Pump, Streams};
 
 use crate::timeline::Timeline;
@@ -79,13 +78,17 @@ pub struct Pod {
     plugged: tokio::sync::Mutex<BTreeSet<Bdf>>,
     /// Held while the machine's size changes.
     resizing: tokio::sync::Mutex<()>,
+    out_of_memory: broadcast::Sender<String>,
 }
 
 /// How long the guest or the monitor may take for an answer, on a slow machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 
+/// Containers that ran out of memory, kept for a listener that is slow.
+const OUT_OF_MEMORY: usize = 16;
+
 /// The streams of a new process: each arrives when the agent has dialled it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Expected {
     /// The terminal, or standard input.
     pub stdin: Option<oneshot::Receiver<UnixStream>>,
@@ -102,9 +105,10 @@ impl Pod {
     /// The control socket cannot be watched.
     pub fn launch(monitor: Monitor, spec: PodSpec, timeline: Timeline) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel(32);
-        let actor = Actor::new(monitor, spec, timeline, receiver)?;
+        let (out_of_memory, _) = broadcast::channel(OUT_OF_MEMORY);
+        let actor = Actor::new(monitor, spec, timeline, (receiver, out_of_memory.clone()))?;
         let (plugged, resizing) = Default::default();
-        Ok(Self { commands, actor: tokio::spawn(actor.run()), plugged, resizing })
+        Ok(Self { commands, actor: tokio::spawn(actor.run()), plugged, resizing, out_of_memory })
     }
 
     /// Waits until the agent is ready; gives the PCI addresses of the disks.
@@ -113,86 +117,6 @@ impl Pod {
     /// Why the pod failed instead.
     pub async fn ready(&self) -> Result<Vec<Bdf>, PodError> {
         self.command(Command::Ready).await
-    }
-
-    /// Creates a container. Streams are asked for where `plan.process` has a terminal or stdio; the
-    /// tokens are chosen here.
-    ///
-    /// # Errors
-    /// The agent's, or why the pod failed.
-    pub async fn create(&self, mut plan: ContainerPlan) -> Result<Expected, PodError> {
-        let mut expected = Expected { stdin: None, stdout: None, stderr: None };
-        if let Some(process) = plan.process.as_mut() {
-            if let Some(terminal) = process.terminal.as_mut() {
-                expected.stdin = Some(self.expect(&mut terminal.stream).await?);
-            } else if let Some(stdio) = process.stdio.as_mut() {
-                if let Some(token) = stdio.stdin.as_mut() {
-                    expected.stdin = Some(self.expect(token).await?);
-                }
-                if let Some(token) = stdio.stdout.as_mut() {
-                    expected.stdout = Some(self.expect(token).await?);
-                }
-                if let Some(token) = stdio.stderr.as_mut() {
-                    expected.stderr = Some(self.expect(token).await?);
-                }
-            }
-        }
-        match self.request(request::Body::Create(Box::new(plan))).await? {
-            response::Body::Created(_) => Ok(expected),
-            _ => Err(PodError { stage: None, cause: Cause::WrongAnswer("create") }),
-        }
-    }
-
-    /// Lets a created container run.
-    ///
-    /// # Errors
-    /// As [`Pod::create`].
-    pub async fn start(&self, container: &str) -> Result<(), PodError> {
-        let start = request::Start { container: container.into() };
-        self.done(request::Body::Start(start), "start").await
-    }
-
-    /// Sends `signal` to a container's first process.
-    ///
-    /// # Errors
-    /// As [`Pod::create`].
-    pub async fn signal(&self, container: &str, signal: u32) -> Result<(), PodError> {
-        let process = String::new();
-        let signal = request::Signal { container: container.into(), process, signal, all: false };
-        self.done(request::Body::Signal(signal), "signal").await
-    }
-
-    /// Sets the window size of the terminal of a container's first process.
-    ///
-    /// # Errors
-    /// As [`Pod::create`].
-    pub async fn resize(&self, container: &str, rows: u16, columns: u16) -> Result<(), PodError> {
-        let resize = request::Resize {
-            container: container.into(),
-            process: String::new(),
-            rows: rows.into(),
-            columns: columns.into(),
-        };
-        self.done(request::Body::Resize(resize), "resize").await
-    }
-
-    /// Waits for the end of a container's first process.
-    ///
-    /// # Errors
-    /// Why the pod failed before.
-    pub async fn wait(&self, container: &str) -> Result<ExitStatus, PodError> {
-        let container = container.to_owned();
-        self.command(|reply| Command::Wait { container, reply }).await
-    }
-
-    /// Forgets a container and unmounts its root file system; with `force`, what still runs in it is killed.
-    ///
-    /// # Errors
-    /// As [`Pod::create`].
-    pub async fn delete(&self, container: &str, force: bool) -> Result<(), PodError> {
-        let process = String::new();
-        let delete = request::Delete { container: container.into(), process, force };
-        self.done(request::Body::Delete(delete), "delete").await
     }
 
     /// Stops the machine, as if its power were cut, and waits until its monitor is gone.
@@ -226,21 +150,6 @@ impl Pod {
     async fn tell(&self, message: ToMonitor, fds: Vec<OwnedFd>) -> Result<FromMonitor, PodError> {
         let answer = self.command(|reply| Command::Tell { message, fds, reply });
         in_time(ANSWER_WITHIN, answer, Cause::Monitor).await
-    }
-
-    /// Chooses an unguessable token and has the actor expect its stream.
-    async fn expect(
-        &self,
-        token: &mut StreamToken,
-    ) -> Result<oneshot::Receiver<UnixStream>, PodError> {
-        *token = stream::token().map_err(|error| PodError {
-            stage: None,
-            cause: Cause::AgentLost(format!("no random token for a stream: {error}")),
-        })?;
-        let (stream, receiver) = oneshot::channel();
-        let command = Command::Expect { token: *token, stream };
-        self.commands.send(command).await.map_err(|_| stopped())?;
-        Ok(receiver)
     }
 
     async fn command<T>(

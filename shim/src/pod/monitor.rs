@@ -16,6 +16,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
 
+use crate::socket::Socket;
+
 /// Bytes of the monitor's standard error that are kept.
 const MAX_STDERR: usize = 4096;
 
@@ -50,13 +52,6 @@ pub(super) enum Said {
     Message(Result<FromMonitor, String>),
     /// The guest dialled this port.
     Connection(u32, OwnedFd),
-}
-
-/// A socket that the runtime watches, by a descriptor of its own.
-#[derive(Debug)]
-struct Socket {
-    channel: Channel,
-    watch: AsyncFd<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -118,7 +113,7 @@ impl Monitor {
     pub(super) fn send(&self, message: &ToMonitor, fds: &[OwnedFd]) -> Result<(), String> {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         let control = self.control.as_ref().ok_or("it is closed")?;
-        control.channel.send(message, &fds).map_err(|error| error.to_string())
+        control.channel().send(message, &fds).map_err(|error| error.to_string())
     }
 
     /// What comes next from it. May be cancelled.
@@ -188,31 +183,6 @@ impl Drop for Process {
 fn pidfd(child: &Child) -> io::Result<AsyncFd<OwnedFd>> {
     let pid = Pid::from_child(child);
     crate::sys::watch(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
-}
-
-impl Socket {
-    fn new(channel: Channel) -> io::Result<Self> {
-        let flags = rustix::fs::fcntl_getfl(&channel)?;
-        rustix::fs::fcntl_setfl(&channel, flags | rustix::fs::OFlags::NONBLOCK)?;
-        let watch = crate::sys::watch(channel.as_fd().try_clone_to_owned()?)?;
-        Ok(Self { channel, watch })
-    }
-
-    /// Retries `receive` until the socket has something for it.
-    async fn ready<T>(
-        &self,
-        mut receive: impl FnMut(&Channel) -> Result<T, ChannelError>,
-    ) -> Result<T, ChannelError> {
-        loop {
-            let mut guard = self.watch.readable().await?;
-            match receive(&self.channel) {
-                Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    guard.clear_ready();
-                }
-                result => return result,
-            }
-        }
-    }
 }
 
 async fn message(control: Option<&Socket>) -> Result<FromMonitor, String> {

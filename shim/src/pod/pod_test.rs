@@ -49,13 +49,13 @@ fn a_container_runs_with_its_streams_and_exit_code() {
         pod.start("c").await.unwrap();
         in_write.write_all(b"hello").unwrap();
         drop(in_write);
-        let status = pod.wait("c").await.unwrap();
+        let status = pod.wait("c", "").await.unwrap();
         connecting.await.unwrap().unwrap().drained().await;
         let (mut out, mut err) = (String::new(), String::new());
         out_read.read_to_string(&mut out).unwrap();
         err_read.read_to_string(&mut err).unwrap();
         assert_eq!((out.as_str(), err.as_str()), ("HELLO", "warned"));
-        assert_eq!(pod.wait("c").await.unwrap(), status, "a second wait tells the same");
+        assert_eq!(pod.wait("c", "").await.unwrap(), status, "a second wait tells the same");
         status
     };
     let (status, timeline) = with(guest, host);
@@ -93,9 +93,9 @@ fn a_signal_and_a_resize_reach_the_agent() {
         pod.ready().await.unwrap();
         let _expected = pod.create(container()).await.unwrap();
         pod.start("c").await.unwrap();
-        pod.resize("c", 24, 80).await.unwrap();
-        pod.signal("c", 15).await.unwrap();
-        pod.wait("c").await.unwrap()
+        pod.resize("c", "", (24, 80)).await.unwrap();
+        pod.signal("c", "", 15, false).await.unwrap();
+        pod.wait("c", "").await.unwrap()
     };
     assert_eq!(with(guest, host).0.shell_code(), 143);
 }
@@ -138,7 +138,7 @@ fn a_wrong_answer_is_an_error() {
         pod.ready().await.unwrap();
         pod.create(container()).await.unwrap_err()
     };
-    assert_eq!(with(guest, host).0.cause, Cause::WrongAnswer("create"));
+    assert_eq!(with(guest, host).0.cause, Cause::WrongAnswer("create or exec"));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn an_agent_that_goes_away_ends_the_pod() {
         pod.ready().await.unwrap();
         let first = pod.create(container()).await.unwrap_err();
         assert_eq!(pod.ready().await.unwrap_err(), first, "later commands get the same");
-        assert_eq!(pod.wait("c").await.unwrap_err(), first);
+        assert_eq!(pod.wait("c", "").await.unwrap_err(), first);
         first
     };
     let (error, _) = with(guest, host);
@@ -222,7 +222,7 @@ fn the_monitor_may_die_at_any_stage() {
         pod.ready().await.unwrap();
         let _expected = pod.create(container()).await.unwrap();
         match pod.start("c").await {
-            Ok(()) => pod.wait("c").await.unwrap_err(),
+            Ok(()) => pod.wait("c", "").await.unwrap_err(),
             Err(error) => error,
         }
     };
@@ -304,7 +304,7 @@ fn wrong_tokens_and_ports_are_closed_and_the_right_one_still_works() {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         assert_eq!(text, "right");
-        pod.wait("c").await.unwrap()
+        pod.wait("c", "").await.unwrap()
     };
     assert_eq!(with(guest, host).0.shell_code(), 0);
 }
@@ -322,9 +322,9 @@ fn events_about_unknown_containers_are_ignored() {
     };
     let host = async |pod: &Pod| {
         pod.ready().await.unwrap();
-        assert!(pod.wait("other").await.is_err());
+        assert!(pod.wait("other", "").await.is_err());
         let _expected = pod.create(container()).await.unwrap();
-        pod.wait("c").await.unwrap()
+        pod.wait("c", "").await.unwrap()
     };
     assert_eq!(with(guest, host).0.shell_code(), 2);
 }

@@ -1,11 +1,11 @@
-//! The directory of a living pod: `ROOT/ID`, mode 0700, locked by its owner.
+//! The directory of a container, `ROOT/ID`, mode 0700, locked by the owner of its pod.
 //!
-//! A directory whose lock nobody holds belongs to an owner that was killed: it is removed when it is
-//! met. Making, locking and removing happen under the lock of `ROOT`, so that no one takes a directory
-//! that is being made for a dead one.
+//! A directory whose lock nobody holds belongs to an owner that has ended: what was the pod's goes when it is met, and
+//! the directory too, unless an engine is to delete it. Making, locking and removing happen under the lock of `ROOT`, so
+//! that no one takes a directory that is being made for a dead one.
 //!
-//! Invariant: it is gone when its [`StateDir`] is, unless the monitor's control group is still busy: then it says where
-//! that is, for the next run. No user is given out that a process has.
+//! Invariant: it is gone when its [`StateDir`] is, unless that was [left](StateDir::leave) or the monitor's control
+//! group is still busy: then it says where that is, for the next who comes. No user is given out that a process has.
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -20,6 +20,8 @@ use rustix::io::Errno;
 use rustix::process::Uid;
 
 use super::cgroup;
+use crate::container::{self, Saved};
+use crate::control::SOCKET;
 use crate::uids::UidRange;
 
 /// Longest id, as in runc.
@@ -59,12 +61,27 @@ pub enum StateError {
     },
 }
 
+/// Files of a pod that ends, but for the note of the control group.
+const POD_FILES: [&str; 3] = [UID, SOCKET, "console.log"];
+
 /// See the module.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
     root: PathBuf,
     lock: File,
+    fate: Fate,
+}
+
+/// What becomes of the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is removed.
+    Removed,
+    /// Only what is the pod's is removed.
+    Left,
+    /// Somebody else has it now.
+    Handed,
 }
 
 /// Checks a container id: what runc allows, and short enough for a directory.
@@ -95,7 +112,32 @@ impl StateDir {
         let lock = File::open(&path).map_err(at(&path))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|errno| at(&path)(errno.into()))?;
-        Ok(Self { path, root: root.to_owned(), lock })
+        Ok(Self { path, root: root.to_owned(), lock, fate: Fate::Removed })
+    }
+
+    /// The directory at `path` that another process has made and locked with `lock`.
+    #[must_use]
+    pub fn adopt(path: PathBuf, lock: File) -> Self {
+        let root = path.parent().unwrap_or(Path::new("/")).to_owned();
+        Self { path, root, lock, fate: Fate::Removed }
+    }
+
+    /// The lock, for the process that adopts it.
+    ///
+    /// # Errors
+    /// The failure of a system call.
+    pub fn lock(&self) -> io::Result<File> {
+        self.lock.try_clone()
+    }
+
+    /// Another process has adopted it.
+    pub fn hand_over(mut self) {
+        self.fate = Fate::Handed;
+    }
+
+    /// Ends the pod's part of it; the rest stays until somebody deletes it.
+    pub fn leave(mut self) {
+        self.fate = Fate::Left;
     }
 
     /// The directory.
@@ -151,10 +193,15 @@ impl StateDir {
 
 impl Drop for StateDir {
     fn drop(&mut self) {
+        if self.fate == Fate::Handed {
+            return;
+        }
         let _guard = lock_root(&self.root);
         let path = self.path.display();
         if !cgroup::remove(&self.path, DYING) {
             tracing::warn!(%path, "the monitor's control group is busy: the next run removes it");
+        } else if self.fate == Fate::Left {
+            remove_pod_files(&self.path);
         } else if let Err(error) = std::fs::remove_dir_all(&self.path) {
             tracing::warn!(%path, %error, "removing the state directory");
         }
@@ -183,16 +230,17 @@ fn lock_root(root: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Removes `path` if its owner is dead. An owner that is just dying gets a moment, and so does a monitor: the kernel does
-/// not take them apart all at once.
-pub(super) fn remove_if_dead(path: &Path, patience: Duration) {
+/// Removes the directory at `path`, or with `keep` only what was its pod's, when its owner is dead. An owner that is just
+/// dying gets a moment, and so does a monitor: the kernel does not take them apart all at once. Whether it is done.
+#[must_use]
+pub fn clear_dead(path: &Path, keep: bool, patience: Duration) -> bool {
     let until = Instant::now() + patience;
     loop {
         let guard = path.parent().map(lock_root);
-        let done = !matches!(guard, Some(Ok(_))) || remove_unlocked(path);
+        let done = !matches!(guard, Some(Ok(_))) || is_cleared(path, keep);
         drop(guard);
         if done || Instant::now() >= until {
-            return;
+            return done;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -200,31 +248,41 @@ pub(super) fn remove_if_dead(path: &Path, patience: Duration) {
 
 fn remove_dead(root: &Path) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-        remove_unlocked(&entry.path());
+        let path = entry.path();
+        is_cleared(&path, Saved::at(&path).is_ok_and(|saved| saved.is_kept()));
     }
 }
 
-/// Removes the directory at `path` if nobody holds its lock and its control group is not busy; whether it is gone. The
-/// caller holds the root's.
+/// Whether the directory at `path` is removed, or with `keep` what was its pod's in it: not if somebody holds its lock or
+/// its control group is busy. The caller holds the root's lock.
 ///
 /// Only what a state directory can hold is removed: another program may keep directories of its own below
 /// the same root.
-fn remove_unlocked(path: &Path) -> bool {
+fn is_cleared(path: &Path, keep: bool) -> bool {
     let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
     let Some(directory) = is_directory.then(|| File::open(path).ok()).flatten() else {
         return true;
     };
     let free = flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok();
-    if !free {
+    if !free || !cgroup::remove(path, Duration::ZERO) {
         return false;
     }
-    if !cgroup::remove(path, Duration::ZERO) {
-        return false;
+    remove_pod_files(path);
+    if keep {
+        return true;
     }
-    for name in ["console.log", UID] {
-        let _ = std::fs::remove_file(path.join(name));
+    if Saved::at(path).is_ok() {
+        for name in container::FILES {
+            let _ = std::fs::remove_file(path.join(name));
+        }
     }
     std::fs::remove_dir(path).is_ok()
+}
+
+fn remove_pod_files(path: &Path) {
+    for name in POD_FILES {
+        let _ = std::fs::remove_file(path.join(name));
+    }
 }
 
 #[cfg(test)]

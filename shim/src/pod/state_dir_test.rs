@@ -25,7 +25,7 @@ fn directories_of_dead_owners_are_removed() {
     let state = StateDir::create(root.path(), "dead").unwrap();
     assert!(!state.path().join("console.log").exists());
     assert!(!root.path().join("other-dead").exists());
-    remove_if_dead(state.path(), Duration::from_millis(50));
+    assert!(!clear_dead(state.path(), false, Duration::from_millis(50)));
     assert!(state.path().exists(), "a living owner's directory stays");
 }
 
@@ -112,14 +112,14 @@ fn a_busy_group_is_left_to_the_next_run() {
 }
 
 #[test]
-fn the_guardian_waits_for_a_busy_group() {
+fn a_busy_group_is_waited_for() {
     let root = tempfile::tempdir().unwrap();
     let group = root.path().join("cofferdam-1");
     std::fs::create_dir_all(group.join("busy")).unwrap();
     let path = root.path().join("dead");
     std::fs::create_dir(&path).unwrap();
     std::fs::write(path.join(cgroup::NOTE), group.to_str().unwrap()).unwrap();
-    remove_if_dead(&path, Duration::from_millis(50));
+    assert!(!clear_dead(&path, false, Duration::from_millis(50)));
     assert!(path.exists() && group.exists());
     let last = {
         let busy = group.join("busy");
@@ -128,7 +128,7 @@ fn the_guardian_waits_for_a_busy_group() {
             std::fs::remove_dir(busy).unwrap();
         })
     };
-    remove_if_dead(&path, Duration::from_secs(60));
+    assert!(clear_dead(&path, false, Duration::from_secs(60)));
     last.join().unwrap();
     assert!(!path.exists() && !group.exists());
 }
@@ -150,4 +150,37 @@ fn a_user_that_a_process_has_is_not_free() {
     assert_eq!(other.unwrap(), 7006);
     assert!(matches!(none, Err(StateError::Users(_))));
     assert_eq!(pod.take_uid("7005-7005".parse().unwrap()).unwrap(), 7005);
+}
+
+#[test]
+fn what_an_engine_is_to_delete_stays_without_what_was_the_pods() {
+    let root = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let process = container::Mark::of(child.id()).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for (id, keep) in [("kept", true), ("run", false)] {
+        let path = root.path().join(id);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join(UID), "7000").unwrap();
+        let saved = Saved {
+            id: id.into(),
+            bundle: "/b".into(),
+            rootfs: "/r".into(),
+            created: String::new(),
+            annotations: std::collections::BTreeMap::new(),
+            process: process.clone(),
+            pod: id.into(),
+            keep,
+            scratch: None,
+            cgroup: None,
+            owner: 0,
+        };
+        saved.save(&path, b"{}").unwrap();
+    }
+    let pod = StateDir::create(root.path(), "new").unwrap();
+    assert!(Saved::load(root.path(), "kept").is_ok() && !root.path().join("run").exists());
+    assert_eq!(pod.take_uid("7000-7000".parse().unwrap()).unwrap(), 7000);
+    assert!(clear_dead(&root.path().join("kept"), false, Duration::ZERO));
+    assert!(!root.path().join("kept").exists());
 }

@@ -44,9 +44,15 @@ impl Pump {
     /// # Errors
     /// No thread could be started.
     pub fn start(name: &str, from: OwnedFd, to: OwnedFd) -> std::io::Result<Self> {
+        Self::with(name, (from, to), false)
+    }
+
+    /// The same; if `watched`, `to` is a socket or pipe whose closing ends the copy although `from` has nothing: so
+    /// nobody waits for input that no one can take.
+    fn with(name: &str, (from, to): (OwnedFd, OwnedFd), watched: bool) -> std::io::Result<Self> {
         let (finished, done) = oneshot::channel();
         let copy = move || {
-            let result = copy(&from, &to);
+            let result = copy(&from, &to, watched);
             // Only sockets can be half-closed; for others the error says so, and closing is enough.
             let _ = shutdown(&to, Shutdown::Write);
             if result.is_err() {
@@ -67,10 +73,13 @@ impl Pump {
     }
 }
 
-/// Copies until the end of `from`.
-fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
+/// Copies until the end of `from`, or with `watched` that of `to`.
+fn copy(from: &OwnedFd, to: &OwnedFd, watched: bool) -> Result<(), Errno> {
     let mut buffer = vec![0; CHUNK];
     loop {
+        if watched && !is_wanted(from, to) {
+            return Err(Errno::PIPE);
+        }
         let count = match retry(from, PollFlags::IN, || read(from, &mut buffer)) {
             Ok(0) => return Ok(()),
             // What a terminal says when its other side is gone.
@@ -81,6 +90,19 @@ fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
         while !rest.is_empty() {
             let written = retry(to, PollFlags::OUT, || write(to, rest))?;
             rest = &rest[written..];
+        }
+    }
+}
+
+/// Waits until `from` has something, or is at its end; whether `to` is still open then.
+fn is_wanted(from: &OwnedFd, to: &OwnedFd) -> bool {
+    loop {
+        let mut fds = [PollFd::new(from, PollFlags::IN), PollFd::new(to, PollFlags::empty())];
+        match poll(&mut fds, None) {
+            Ok(_) => return fds[1].revents().is_empty(),
+            Err(Errno::INTR) => {}
+            // What cannot be waited for is read.
+            Err(_) => return true,
         }
     }
 }
@@ -124,10 +146,10 @@ impl Streams {
             if terminal {
                 let other = stream.as_fd().try_clone_to_owned()?;
                 streams.output.push(Pump::start("terminal-out", other, stdout)?);
-                streams.input = Some(Pump::start("terminal-in", stdin, stream)?);
+                streams.input = Some(Pump::with("terminal-in", (stdin, stream), true)?);
                 return Ok(streams);
             }
-            streams.input = Some(Pump::start("stdin", stdin, stream)?);
+            streams.input = Some(Pump::with("stdin", (stdin, stream), true)?);
         }
         if let Some(stream) = expected.stdout {
             streams.output.push(Pump::start("stdout", arrived(stream).await?, stdout)?);

@@ -1,4 +1,4 @@
-//! What `cofferdam run` says and returns when it fails.
+//! What is said and returned when a container cannot be created or its pod fails.
 //!
 //! Invariant: the message names what was attempted, the path it was about, the last stage reached and the
 //! cause; the guest's console is shown only when the guest failed.
@@ -7,13 +7,14 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use cofferdam_agent_protocol::ErrorKind;
-
 use super::RunPlan;
+use crate::container::ContainerError;
+use crate::control::{Failure, FailureKind};
 use crate::oci::BundleError;
 use crate::oci::hooks::HookError;
-use crate::pod::{Cause, PodError, SpawnError, StateError};
+use crate::pod::StateError;
 use crate::storage::StorageError;
+use crate::timeline::Entry;
 
 /// Bytes of the console that an error shows.
 const CONSOLE_TAIL: usize = 2000;
@@ -53,17 +54,20 @@ pub(crate) enum RunError {
         /// Why it cannot be opened.
         source: io::Error,
     },
-    /// The monitor.
+    /// The container's files.
     #[error(transparent)]
-    Spawn(#[from] SpawnError),
+    Container(#[from] ContainerError),
     /// The pod.
-    #[error("{error}")]
+    #[error("{failure}")]
     Pod {
         /// What happened.
-        error: PodError,
+        failure: Failure,
         /// The end of the guest's console, if that may help.
         console: String,
     },
+    /// The supervisor.
+    #[error("the supervisor of the pod {0} is gone")]
+    Supervisor(String),
     /// A hook.
     #[error(transparent)]
     Hook(#[from] HookError),
@@ -75,50 +79,56 @@ pub(crate) enum RunError {
     Host(&'static str, #[source] io::Error),
 }
 
-impl From<PodError> for RunError {
-    fn from(error: PodError) -> Self {
-        Self::Pod { error, console: String::new() }
+impl From<Failure> for RunError {
+    fn from(failure: Failure) -> Self {
+        Self::Pod { failure, console: String::new() }
     }
 }
 
 impl RunError {
     /// Adds the end of the console if the guest failed.
-    pub(super) fn with_console(self, file: Option<&mut File>) -> Self {
+    pub(crate) fn with_console(self, file: Option<&mut File>) -> Self {
         match (self, file) {
-            (Self::Pod { error, .. }, Some(file)) if error.cause.is_guest_failure() => {
+            (Self::Pod { failure, .. }, Some(file))
+                if matches!(failure.kind, FailureKind::Guest | FailureKind::Machine) =>
+            {
                 let console = crate::tail::of_file(file, CONSOLE_TAIL).unwrap_or_default();
-                Self::Pod { error, console }
+                Self::Pod { failure, console }
             }
             (other, _) => other,
+        }
+    }
+
+    /// The stages of a pod that ended by this.
+    pub(super) fn stages(&self) -> &[Entry] {
+        match self {
+            Self::Pod { failure, .. } => &failure.stages,
+            _ => &[],
         }
     }
 
     /// The exit code: 127 and 126 as shells have them, 128 and the signal, else 1 as runc.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Pod { error: PodError { cause: Cause::Agent { kind, .. }, .. }, .. } => {
-                match kind {
-                    ErrorKind::CommandNotFound => 127,
-                    ErrorKind::CommandNotExecutable => 126,
-                    _ => 1,
-                }
-            }
+            Self::Pod { failure, .. } => match failure.kind {
+                FailureKind::CommandNotFound => 127,
+                FailureKind::CommandNotExecutable => 126,
+                _ => 1,
+            },
             Self::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(1),
             _ => 1,
         }
     }
 }
 
-/// The message for `error`, in the words of runc where engines look for them.
-pub(crate) fn report(error: &RunError, plan: Option<&RunPlan>) -> String {
+/// The message for `error`, in the words of runc where engines look for them; `program` is what was to be executed.
+pub(crate) fn report(error: &RunError, program: &str, plan: Option<&RunPlan>) -> String {
     let mut text = match error {
-        RunError::Pod { error: PodError { cause: Cause::Agent { kind, message }, .. }, .. } => {
-            agent_message(*kind, message, plan)
-        }
+        RunError::Pod { failure, .. } => in_runcs_words(failure, program),
         _ => chain(error),
     };
-    if let (RunError::Pod { error, .. }, Some(plan)) = (error, plan)
-        && error.cause.is_about_the_machine()
+    if let (RunError::Pod { failure, .. }, Some(plan)) = (error, plan)
+        && failure.kind == FailureKind::Machine
     {
         let (kernel, image) = (plan.settings.kernel.display(), plan.settings.image.display());
         text += &format!("\nguest kernel: {kernel}, guest image: {image}");
@@ -134,23 +144,19 @@ pub(crate) fn report(error: &RunError, plan: Option<&RunPlan>) -> String {
     text.trim_end().to_owned()
 }
 
-fn agent_message(kind: ErrorKind, message: &str, plan: Option<&RunPlan>) -> String {
+fn in_runcs_words(failure: &Failure, program: &str) -> String {
     const PREFIX: &str = "unable to start container process";
-    if !matches!(kind, ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable) {
-        return message.to_owned();
-    }
+    let Failure { message, kind, .. } = failure;
+    let cause = match kind {
+        FailureKind::CommandNotExecutable => "permission denied",
+        FailureKind::CommandNotFound if program.contains('/') => "no such file or directory",
+        FailureKind::CommandNotFound => "executable file not found in $PATH",
+        _ => return message.clone(),
+    };
     if message.starts_with("exec: ") {
         return format!("{PREFIX}: {message}");
     }
-    let args = plan.and_then(|plan| plan.container.process.as_ref()).map(|process| &process.args);
-    let program = args.and_then(|args| args.first()).map(|arg| String::from_utf8_lossy(arg));
-    let program = program.unwrap_or_default();
-    let cause = match kind {
-        ErrorKind::CommandNotExecutable => "permission denied",
-        _ if program.contains('/') => "no such file or directory",
-        _ => "executable file not found in $PATH",
-    };
-    format!("{PREFIX}: exec: {:?}: {cause}", program.as_ref())
+    format!("{PREFIX}: exec: {program:?}: {cause}")
 }
 
 /// An error with its sources.

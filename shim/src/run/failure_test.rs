@@ -2,11 +2,14 @@
 
 use std::io::Write;
 
+use cofferdam_agent_protocol::ErrorKind;
+
 use super::*;
+use crate::pod::{Cause, PodError};
 use crate::timeline::PodStage;
 
 fn pod(cause: Cause) -> RunError {
-    PodError { stage: Some(PodStage::KernelEntered), cause }.into()
+    Failure::from(PodError { stage: Some(PodStage::KernelEntered), cause }).into()
 }
 
 #[test]
@@ -14,7 +17,7 @@ fn a_guest_failure_shows_stage_and_console() {
     let mut console = tempfile::tempfile().unwrap();
     console.write_all(b"Kernel panic - not syncing: \x1b[31mno init\n").unwrap();
     let error = pod(Cause::NoHello(5)).with_console(Some(&mut console));
-    let text = report(&error, None);
+    let text = report(&error, "", None);
     assert!(text.contains("last stage reached: kernel entered"), "{text}");
     assert!(text.contains("  | Kernel panic - not syncing: ?[31mno init"), "{text}");
     assert_eq!(error.exit_code(), 1);
@@ -24,7 +27,7 @@ fn a_guest_failure_shows_stage_and_console() {
 fn a_missing_command_reads_as_with_runc() {
     let kind = ErrorKind::CommandNotFound;
     let error = pod(Cause::Agent { kind, message: String::new() });
-    let text = report(&error, None);
+    let text = report(&error, "", None);
     assert!(text.ends_with("exec: \"\": executable file not found in $PATH"), "{text}");
     assert_eq!(error.exit_code(), 127);
     let kind = ErrorKind::CommandNotExecutable;
@@ -36,5 +39,5 @@ fn a_missing_command_reads_as_with_runc() {
 fn causes_are_chained_without_repetition() {
     let source = io::Error::from(io::ErrorKind::NotFound);
     let error = RunError::Open { what: "guest kernel", path: "/x/vmlinux".into(), source };
-    assert_eq!(report(&error, None), "opening the guest kernel /x/vmlinux: entity not found");
+    assert_eq!(report(&error, "", None), "opening the guest kernel /x/vmlinux: entity not found");
 }

@@ -1,52 +1,48 @@
-//! The hooks of a run, each list one after the other.
+//! The hooks of a container that run on the host, each list one after the other.
 //!
-//! Invariant: while a hook runs, the guardian knows of it; dropping the future of a list kills the one that runs.
+//! Invariant: while a hook runs, the supervisor knows of it, and kills it when this process is killed; dropping the
+//! future of a list kills the one that runs.
 
-use super::{RunError, RunOptions, RunPlan};
+use cofferdam_vmm_api::ChannelError;
+
+use super::RunError;
+use crate::container::{Saved, Status};
+use crate::control::ToSupervisor;
 use crate::oci::hooks::Hook;
-use crate::pod::Guardian;
+use crate::socket::Socket;
 
-/// Those that come before the container is created. One that fails ends the run.
+/// Those that come before the container is created. One that fails ends the creation.
 pub(super) async fn create(
-    plan: &RunPlan,
-    options: &RunOptions,
-    guardian: &mut Guardian,
+    hooks: &[Hook],
+    saved: &Saved,
+    supervisor: &Socket,
 ) -> Result<(), RunError> {
-    all(&plan.hooks.create, &state(plan, options, "creating"), guardian).await
+    all(hooks, &saved.state(Status::Creating).to_string(), Some(supervisor)).await
 }
 
 /// Those that come after the container's start. One that fails is a warning.
-pub(super) async fn poststart(plan: &RunPlan, options: &RunOptions, guardian: &mut Guardian) {
-    warn(all(&plan.hooks.poststart, &state(plan, options, "running"), guardian).await);
+pub(crate) async fn poststart(hooks: &[Hook], saved: &Saved, supervisor: &Socket) {
+    warn(all(hooks, &saved.state(Status::Running).to_string(), Some(supervisor)).await);
 }
 
-/// Those that come after the machine's end. One that fails is a warning.
-pub(super) async fn poststop(plan: &RunPlan, options: &RunOptions, guardian: &mut Guardian) {
-    warn(all(&plan.hooks.poststop, &state(plan, options, "stopped"), guardian).await);
+/// Those that come after the container's end. One that fails is a warning.
+pub(crate) async fn poststop(hooks: &[Hook], saved: &Saved) {
+    warn(all(hooks, &saved.state(Status::Stopped).to_string(), None).await);
 }
 
-async fn all(hooks: &[Hook], state: &str, guardian: &mut Guardian) -> Result<(), RunError> {
+async fn all(hooks: &[Hook], state: &str, supervisor: Option<&Socket>) -> Result<(), RunError> {
+    let tell = |pid: Option<u32>| -> Result<(), ChannelError> {
+        let Some(supervisor) = supervisor else { return Ok(()) };
+        let group = pid.and_then(|pid| i32::try_from(pid).ok());
+        supervisor.channel().send(&ToSupervisor::Hook(group), &[])
+    };
     for hook in hooks {
-        hook.run(state, |pid| guardian.watch_hook(pid)).await?;
+        // A supervisor that is gone is found out by what comes after the hooks.
+        hook.run(state, |pid| drop(tell(pid))).await?;
     }
     Ok(())
 }
 
 fn warn(result: Result<(), RunError>) {
     result.unwrap_or_else(|error| tracing::warn!("{:#}", anyhow::Error::from(error)));
-}
-
-/// The container's state (OCI runtime-spec, runtime#state).
-fn state(plan: &RunPlan, options: &RunOptions, status: &str) -> String {
-    let mut state = serde_json::json!({
-        "ociVersion": "1.2.0",
-        "id": options.id,
-        "status": status,
-        "bundle": plan.bundle,
-        "annotations": plan.annotations,
-    });
-    if status != "stopped" {
-        state["pid"] = std::process::id().into();
-    }
-    state.to_string()
 }

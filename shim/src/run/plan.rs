@@ -1,17 +1,19 @@
-//! What `cofferdam run` is about to do, decided before anything is started.
+//! What is about to be created, decided before anything is started.
 //!
-//! Invariant: pure but for reading the bundle, the configuration and small files.
+//! Invariant: pure but for reading the bundle, the configuration, small files and what other containers there are.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use cofferdam_agent_protocol::{ContainerPlan, PodPlan, RootfsPlan, Stdio, Upper, upper};
+use cofferdam_agent_protocol::{ContainerPlan, RootfsPlan, Stdio, Upper, upper};
 use cofferdam_vmm_api::{
     API_VERSION, Bdf, BootSpec, Cid, ConsoleSpec, DiskSpec, FdSlot, MachineSpec, VsockSpec,
 };
 
 use crate::config::{ConfigError, Overrides, Scratch, Settings};
+use crate::container::Saved;
 use crate::oci::hooks::Hooks;
-use crate::oci::{Bundle, HostFile, OciError, translate};
+use crate::oci::{Bundle, HostFile, HostNetwork, OciError, translate};
 use crate::sizing::{Size, SizeError, size};
 
 /// Bytes of the guest's console that are kept.
@@ -19,6 +21,19 @@ const CONSOLE_LIMIT: u32 = 64 << 10;
 
 /// The guest's context id. Every machine has its own vsock device, so all use the same.
 const GUEST_CID: Cid = Cid(3);
+
+/// Disks that can be attached to a pod for containers that join it.
+const SPARE_QUEUES: u8 = 2;
+
+/// The same of a pod that is there to be joined.
+const SANDBOX_SPARE_QUEUES: u8 = 16;
+
+/// Annotations that tell what a container is to its sandbox, and whose it is: those of CRI-O (podman has them too), and of
+/// containerd.
+const SANDBOX_ANNOTATIONS: [(&str, &str); 2] = [
+    ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"),
+    ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"),
+];
 
 /// Something that cannot be run, found before anything was started.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +52,25 @@ pub(crate) enum PlanError {
     /// The machine's size.
     #[error("size of the machine")]
     Size(#[from] SizeError),
+    /// A pod to join.
+    #[error("annotation {annotation}: the sandbox {sandbox} does not run")]
+    Sandbox {
+        /// Which annotation names it.
+        annotation: &'static str,
+        /// Its id.
+        sandbox: String,
+    },
+}
+
+/// The pod of a container.
+#[derive(Clone, Debug)]
+pub(crate) enum PodKind {
+    /// One of its own.
+    Own,
+    /// One of its own, which others are to join, and which lives as long as it does.
+    Sandbox,
+    /// That of this container.
+    Of(Box<Saved>),
 }
 
 /// What is to be run.
@@ -53,7 +87,17 @@ pub(crate) struct RunPlan {
     /// Hooks to run on the host.
     pub(crate) hooks: Hooks,
     /// Annotations, for the state that hooks get.
-    pub(crate) annotations: std::collections::BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// Its pod.
+    pub(crate) pod: PodKind,
+    /// The network namespace on the host.
+    pub(crate) network: HostNetwork,
+    /// The pod's host name, if this is the first container.
+    pub(crate) hostname: String,
+    /// `linux.cgroupsPath`.
+    pub(crate) cgroups_path: Option<PathBuf>,
+    /// `config.json`, for commands that come later.
+    pub(crate) config: Vec<u8>,
     /// The machine's size.
     pub(crate) size: Size,
     /// Settings, all sources together.
@@ -63,20 +107,22 @@ pub(crate) struct RunPlan {
 }
 
 impl RunPlan {
-    /// Decides what is run for `bundle` as `id`; `file` are the settings of the configuration file,
-    /// `flags` those of the command line.
+    /// Decides what is run for `bundle` as `id` beside the containers below `root`; `file` are the settings of the
+    /// configuration file, `flags` those of the command line.
     ///
     /// # Errors
     /// [`PlanError`].
     pub(crate) fn new(
-        id: &str,
+        (root, id): (&Path, &str),
         bundle: &Bundle,
         file: Overrides,
         flags: Overrides,
     ) -> Result<Self, PlanError> {
-        let read = |path: &std::path::Path| HostFile::read(path);
+        let read = |path: &Path| HostFile::read(path);
         let config = bundle.directory.join("config.json");
-        let translated = translate(id, bundle, &read)
+        let others = Others::of(root, bundle)?;
+        let member = |pid| others.member(pid).map(|saved| saved.id.clone());
+        let translated = translate(id, bundle, &read, &member)
             .map_err(|source| PlanError::Oci { path: config.display().to_string(), source })?;
         let annotations = Overrides::from_annotations(&translated.annotations)?;
         let settings = Settings::from_environment(file.then(annotations).then(flags));
@@ -95,34 +141,41 @@ impl RunPlan {
             terminal: translated.terminal,
             hooks: translated.hooks,
             annotations: translated.annotations,
+            pod: others.pod,
+            network: translated.network,
+            hostname: translated.hostname,
+            cgroups_path: bundle.spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()),
+            config: serde_json::to_vec(&bundle.spec).unwrap_or_default(),
             size,
             settings,
             warnings: translated.warnings,
         })
     }
 
-    /// What the agent is told about the pod.
+    /// The host name of the pod.
     #[must_use]
-    pub(crate) fn pod(&self) -> PodPlan {
-        let hostname = match self.container.hostname.as_str() {
-            "" => "cofferdam",
-            name => name,
-        };
-        PodPlan { hostname: hostname.into(), realtime_ns: 0, sysctls: Vec::new() }
+    pub(crate) fn pod_hostname(&self) -> String {
+        if self.hostname.is_empty() { "cofferdam".into() } else { self.hostname.clone() }
     }
 
-    /// The container on a machine whose disks have the addresses `disks`.
+    /// The container on a machine where its layer and the pod's scratch disk have these addresses.
     #[must_use]
-    pub(crate) fn container_on(&self, disks: &[Bdf]) -> ContainerPlan {
+    pub(crate) fn container_on(&self, layer: Bdf, scratch: Option<Bdf>) -> ContainerPlan {
         let mut container = self.container.clone();
-        let address = |index: usize| disks.get(index).map(|bdf| u32::from(bdf.0));
         let rootfs = container.rootfs.get_or_insert_with(RootfsPlan::default);
-        rootfs.layers = address(0).into_iter().collect();
-        rootfs.upper = match self.settings.scratch {
-            Scratch::Tmpfs => Some(Upper::Tmpfs(upper::Tmpfs { bytes: 0 })),
-            Scratch::Disk(_) => address(1).map(|address| Upper::Disk(upper::Disk { address })),
-        };
+        rootfs.layers = vec![layer.0.into()];
+        let disk = scratch.map(|address| upper::Disk { address: address.0.into() });
+        rootfs.upper =
+            Some(disk.map_or(Upper::Tmpfs(upper::Tmpfs { bytes: 0 }), Upper::Disk));
         container
+    }
+
+    /// The program that it runs first, for messages.
+    #[must_use]
+    pub(crate) fn program(&self) -> String {
+        let process = self.container.process.as_ref();
+        let program = process.and_then(|process| process.args.first());
+        program.map(|program| String::from_utf8_lossy(program).into_owned()).unwrap_or_default()
     }
 
     /// The machine. Its descriptors are, in this order: kernel, image, layer, scratch disk (with one),
@@ -153,7 +206,10 @@ impl RunPlan {
             rng: true,
             nets: vec![],
             balloon: true,
-            spare_queues: 0,
+            spare_queues: match self.pod {
+                PodKind::Sandbox => SANDBOX_SPARE_QUEUES,
+                _ => SPARE_QUEUES,
+            },
             console,
         }
     }
@@ -168,6 +224,50 @@ impl RunPlan {
             (false, _) => words.push("quiet"),
         }
         words.join(" ")
+    }
+}
+
+/// The other containers, and the one among them whose pod a new one joins.
+struct Others {
+    all: Vec<Saved>,
+    pod: PodKind,
+}
+
+impl Others {
+    /// Looks for the pod that `bundle` is to join: by the annotations, or because it names a namespace of a container.
+    fn of(root: &Path, bundle: &Bundle) -> Result<Self, PlanError> {
+        let annotations = bundle.spec.annotations().as_ref();
+        let get = |name: &str| annotations.and_then(|all| all.get(name));
+        for (kind, name) in SANDBOX_ANNOTATIONS {
+            match (get(kind).map(String::as_str), get(name)) {
+                (Some("sandbox"), _) => return Ok(Self { all: Vec::new(), pod: PodKind::Sandbox }),
+                (Some("container"), Some(sandbox)) => {
+                    let gone =
+                        || PlanError::Sandbox { annotation: name, sandbox: sandbox.clone() };
+                    let saved = Saved::load(root, sandbox).map_err(|_| gone())?;
+                    return Ok(Self { all: Saved::all(root), pod: PodKind::Of(Box::new(saved)) });
+                }
+                _ => {}
+            }
+        }
+        let namespaces = bundle.spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+        let paths = namespaces.into_iter().flatten().filter_map(|n| n.path().as_ref());
+        let pids: Vec<u32> = paths.filter_map(|path| crate::oci::process_of(path)).collect();
+        if pids.is_empty() {
+            return Ok(Self { all: Vec::new(), pod: PodKind::Own });
+        }
+        let all = Saved::all(root);
+        let first = all.iter().find(|saved| pids.contains(&saved.process.pid));
+        let pod = first.filter(|saved| saved.process.is_alive()).cloned();
+        let pod = pod.map_or(PodKind::Own, |saved| PodKind::Of(Box::new(saved)));
+        Ok(Self { all, pod })
+    }
+
+    /// The container of the pod whose proxy is the process `pid`.
+    fn member(&self, pid: u32) -> Option<&Saved> {
+        let PodKind::Of(joined) = &self.pod else { return None };
+        let is = |saved: &&Saved| saved.process.pid == pid && saved.pod == joined.pod;
+        self.all.iter().find(is).filter(|saved| saved.process.is_alive())
     }
 }
 

@@ -8,7 +8,7 @@ fn plan(flags: Overrides) -> RunPlan {
     let spec = default_spec().unwrap();
     let bundle =
         Bundle { directory: "/b".into(), rootfs: "/b/rootfs".into(), spec, warnings: vec![] };
-    RunPlan::new("c", &bundle, Overrides::default(), flags).unwrap()
+    RunPlan::new((Path::new("/none"), "c"), &bundle, Overrides::default(), flags).unwrap()
 }
 
 #[test]
@@ -32,12 +32,12 @@ fn the_machine_names_each_descriptor_once() {
 
 #[test]
 fn the_container_gets_the_disks_addresses() {
-    let on = plan(Overrides::default()).container_on(&[Bdf(24), Bdf(32)]);
+    let on = plan(Overrides::default()).container_on(Bdf(24), Some(Bdf(32)));
     let rootfs = on.rootfs.unwrap();
     assert_eq!(rootfs.layers, [24]);
     assert_eq!(rootfs.upper, Some(Upper::Disk(upper::Disk { address: 32 })));
     let flags = Overrides { scratch: Some(Scratch::Tmpfs), ..Default::default() };
-    let on = plan(flags).container_on(&[Bdf(24)]);
+    let on = plan(flags).container_on(Bdf(24), None);
     assert!(matches!(on.rootfs.unwrap().upper, Some(Upper::Tmpfs(_))));
 }
 

@@ -1,4 +1,5 @@
-//! What needs `unsafe`: descriptors by number, watching one, and preparing a new process before its `execve`.
+//! What needs `unsafe`: descriptors by number, watching one, preparing a new process before its `execve`, and dying by a
+//! signal.
 //!
 //! Invariant: no descriptor is closed or taken over by its number; between `fork` and `execve` only
 //! async-signal-safe system calls are made, and nothing is allocated.
@@ -12,7 +13,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use std::os::fd::AsRawFd;
+
 use tokio::io::unix::AsyncFd;
+
+use crate::proxy::Network;
 
 /// Has every descriptor but the standard streams closed in the programs that this one starts: what a caller left open
 /// is none of the monitor's business.
@@ -42,6 +47,54 @@ pub(crate) fn die_with_us(command: &mut Command) {
     };
     // SAFETY: the closure only makes the system calls above; neither error is allocated.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Makes `command`'s process the leader of a session of its own, with its standard output as the terminal of that
+/// session if `terminal`, in the network namespace `network`.
+pub(crate) fn begin_session(command: &mut Command, terminal: bool, network: Network) {
+    let prepare = move || {
+        let done = |result: libc::c_int| match result {
+            0.. => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        };
+        // SAFETY: setsid is async-signal-safe and touches no memory.
+        done(unsafe { libc::setsid() })?;
+        if terminal {
+            // SAFETY: this request takes an integer; it touches no memory.
+            done(unsafe { libc::ioctl(1, libc::TIOCSCTTY, 0) })?;
+        }
+        let mut signals = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        // None is lost before the program takes them.
+        // SAFETY: the set is written before it is read.
+        unsafe { libc::sigfillset(signals.as_mut_ptr()) };
+        // SAFETY: the set was initialised above; the call is async-signal-safe.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, signals.as_ptr(), std::ptr::null_mut()) };
+        match &network {
+            Network::Same => Ok(()),
+            // SAFETY: the system call touches no memory; the new process has one thread.
+            Network::New => done(unsafe { libc::unshare(libc::CLONE_NEWNET) }),
+            // SAFETY: as above; the descriptor is open, the closure owns it.
+            Network::Existing(fd) => done(unsafe { libc::setns(fd.as_raw_fd(), libc::CLONE_NEWNET) }),
+        }
+    };
+    // SAFETY: the closure only makes the system calls above, and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Raises `signal` with its default action, without a core file. Returns if that does not end the program.
+pub(crate) fn raise_by_default(signal: i32) {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is read only.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+    // SAFETY: no handler of ours is replaced: the caller ends with this.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    let mut signals = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is written before it is read.
+    unsafe { libc::sigemptyset(signals.as_mut_ptr()) };
+    // SAFETY: the set was initialised above.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, signals.as_ptr(), std::ptr::null_mut()) };
+    // SAFETY: an integer.
+    unsafe { libc::raise(signal) };
 }
 
 /// Has the runtime watch `fd`.

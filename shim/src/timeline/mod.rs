@@ -6,10 +6,10 @@ mod svg;
 
 use cofferdam_vmm_api::StageName;
 use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A point in the life of a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PodStage {
     /// The supervisor's `main` runs.
@@ -77,7 +77,7 @@ impl From<StageName> for PodStage {
 }
 
 /// A stage and when it was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Which.
     pub stage: PodStage,

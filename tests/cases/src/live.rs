@@ -137,13 +137,13 @@ impl Live {
         let connecting = tokio::spawn(Streams::connect(expected, ours));
         self.pod.start(&id).await?;
         let status =
-            tokio::time::timeout(LIMIT, self.pod.wait(&id)).await.context("too slow")??;
+            tokio::time::timeout(LIMIT, self.pod.wait(&id, "")).await.context("too slow")??;
         let mut streams = connecting.await??;
         streams.drained().await;
         drop(streams);
         let mut text = String::new();
         reader.read_to_string(&mut text)?;
-        self.pod.delete(&id, false).await?;
+        self.pod.delete(&id, "", false).await?;
         ensure!(status.shell_code() == 0, "exit code {}: {text}", status.shell_code());
         Ok(text)
     }

@@ -183,7 +183,7 @@ fn a_mounted_disk_is_not_let_go_of() -> Result<()> {
         let user = rack.live.hold(&place).await?;
         refuses(&rack.live, &place).await?;
         rack.check_each().await?;
-        rack.live.pod.delete(&user, true).await?;
+        rack.live.pod.delete(&user, "", true).await?;
         rack.detach(&[0]).await?;
         rack.live.pod.stop().await;
         Ok(())
@@ -243,7 +243,7 @@ fn a_disk_that_was_written_to_goes_and_comes_back() -> Result<()> {
             let text = live.shell_on(place, script).await?;
             ensure!(text == "4000000\n", "{text}");
             refuses(&live, &places).await?;
-            live.pod.delete(&user, true).await?;
+            live.pod.delete(&user, "", true).await?;
             live.pod.detach(&places).await?;
             is_as_it_was(disk.path())?;
         }

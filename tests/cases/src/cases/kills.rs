@@ -2,6 +2,7 @@
 //!
 //! What is left is looked for after every case, so most of the test is not in sight here.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,10 +20,10 @@ use crate::run::{Run, Started, busybox_rootfs};
 
 cases!("kills":
     what_is_left_is_seen,
+    the_command_at_each_stage,
     the_supervisor_at_each_stage,
     the_monitor_at_each_stage,
-    the_guardian_does_not_matter,
-    the_supervisor_and_the_guardian_together,
+    the_command_and_the_supervisor_together,
     during_the_first_image_build,
     while_a_hook_runs,
     control_c_during_boot,
@@ -33,23 +34,30 @@ cases!("kills":
 /// Delays after the start, in milliseconds: from before the monitor to a running container.
 const DELAYS: [u64; 5] = [0, 60, 400, 2000, 4000];
 
-/// The process whose command name is `name` and which descends from `parent` or was started by it.
-fn helper(parent: Pid, name: &str) -> Option<Pid> {
+/// The process whose command line holds `name` and which descends from `ancestor`.
+fn helper(ancestor: Pid, name: &str) -> Option<Pid> {
+    let mut parents = BTreeMap::new();
+    let mut named = Vec::new();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let file = entry.file_name();
-        let Some(pid) = file.to_str().and_then(|text| text.parse().ok()) else { continue };
+        let Some(pid) = file.to_str().and_then(|text| text.parse::<i32>().ok()) else { continue };
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
         let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
-        let ppid = rest.split(' ').nth(1).and_then(|text| text.parse().ok());
-        if ppid == Some(parent.as_raw()) && command.contains(name) {
-            return Some(Pid::from_raw(pid));
+        let parent = rest.split(' ').nth(1).and_then(|text| text.parse::<i32>().ok());
+        parents.insert(pid, parent.unwrap_or(0));
+        if command.contains(name) && pid != ancestor.as_raw() {
+            named.push(pid);
         }
     }
-    None
+    let descends = |pid: &i32| {
+        let mut above = std::iter::successors(Some(*pid), |pid| parents.get(pid).copied());
+        above.any(|pid| pid == ancestor.as_raw())
+    };
+    named.into_iter().find(descends).map(Pid::from_raw)
 }
 
-/// Waits for the process whose command line holds `name` and whose parent is the supervisor of `run`.
+/// Waits for the process whose command line holds `name` and which descends from `run`.
 pub(super) fn wait_for_helper(run: &Started, name: &str) -> Result<Pid> {
     // The first run may have to make the root file system's image.
     let deadline = Instant::now() + Duration::from_secs(120);
@@ -83,13 +91,30 @@ fn sleeper() -> Result<Started> {
     Run::shell("echo ready; sleep 1000").start()
 }
 
-fn the_supervisor_at_each_stage() -> Result<()> {
+fn the_command_at_each_stage() -> Result<()> {
     for delay in DELAYS {
         let before = Host::now();
         let run = sleeper()?;
         thread::sleep(Duration::from_millis(delay));
         run.signal(Signal::SIGKILL)?;
         run.finish()?.exits(137)?;
+        before.unchanged().with_context(|| format!("killed after {delay} ms"))?;
+    }
+    Ok(())
+}
+
+fn the_supervisor_at_each_stage() -> Result<()> {
+    for delay in DELAYS {
+        let before = Host::now();
+        let run = sleeper()?;
+        let supervisor = wait_for_helper(&run, "supervisor")?;
+        thread::sleep(Duration::from_millis(delay));
+        kill(supervisor, Signal::SIGKILL)?;
+        let outcome = run.finish()?;
+        ensure!(
+            outcome.code != 0 && outcome.stderr.contains("supervisor"),
+            "{delay} ms: {outcome}"
+        );
         before.unchanged().with_context(|| format!("killed after {delay} ms"))?;
     }
     Ok(())
@@ -109,19 +134,12 @@ fn the_monitor_at_each_stage() -> Result<()> {
     Ok(())
 }
 
-fn the_guardian_does_not_matter() -> Result<()> {
-    let mut run = Run::shell("echo ready; sleep 2; echo done").start()?;
-    run.wait_for("ready")?;
-    let guardian = wait_for_helper(&run, "guardian")?;
-    kill(guardian, Signal::SIGKILL)?;
-    run.finish()?.exits(0)?.has("done").map(drop)
-}
-
-fn the_supervisor_and_the_guardian_together() -> Result<()> {
+fn the_command_and_the_supervisor_together() -> Result<()> {
     let mut run = sleeper()?;
     run.wait_for("ready")?;
-    let guardian = wait_for_helper(&run, "guardian")?;
-    kill(guardian, Signal::SIGKILL)?;
+    let supervisor = wait_for_helper(&run, "supervisor")?;
+    run.signal(Signal::SIGSTOP)?;
+    kill(supervisor, Signal::SIGKILL)?;
     run.signal(Signal::SIGKILL)?;
     run.finish()?.exits(137)?;
     // Nobody was left to clean up; the next run does.

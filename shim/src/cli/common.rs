@@ -1,0 +1,97 @@
+//! What several commands need.
+//!
+//! Invariant: an error reads as runc's does where engines look for words.
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::Spec;
+
+use crate::container::{CONFIG, Saved, Status};
+use crate::control::{Answer, SOCKET, ToSupervisor};
+use crate::oci::hooks::Hooks;
+use crate::run::{RunError, ask};
+use crate::socket::Socket;
+
+/// Runs `work` to its end.
+///
+/// # Errors
+/// Those of `work`, or that there is no runtime.
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("starting")?;
+    let result = runtime.block_on(work);
+    // A thread may wait for standard input for ever.
+    runtime.shutdown_background();
+    result
+}
+
+/// The container `id`, and its status.
+///
+/// # Errors
+/// There is none, in the words of runc.
+pub(super) fn find(root: &Path, id: &str) -> Result<(Saved, Status)> {
+    let saved = Saved::load(root, id)?;
+    let status = saved.status(root);
+    Ok((saved, status))
+}
+
+/// The way to the supervisor of a container's pod.
+///
+/// # Errors
+/// It is gone.
+pub(super) fn connect(root: &Path, saved: &Saved) -> Result<Socket> {
+    let directory = root.join(&saved.pod);
+    Socket::connect(&directory, SOCKET)
+        .with_context(|| format!("the supervisor of the pod {} is gone", saved.pod))
+}
+
+/// Asks the supervisor of a container's pod.
+///
+/// # Errors
+/// What it says.
+pub(super) fn ask_pod(root: &Path, saved: &Saved, message: &ToSupervisor) -> Result<Answer> {
+    block_on(async {
+        let socket = connect(root, saved)?;
+        ask_at(&socket, message).await
+    })
+}
+
+/// Asks a supervisor.
+///
+/// # Errors
+/// What it says.
+pub(super) async fn ask_at(socket: &Socket, message: &ToSupervisor) -> Result<Answer> {
+    const NONE: &[BorrowedFd<'static>] = &[];
+    ask(socket, message, NONE).await.map_err(|error: RunError| error.into())
+}
+
+/// The container `id`, whose status is one of `wanted`.
+///
+/// # Errors
+/// It is not: `otherwise`.
+pub(super) fn find_in(
+    root: &Path,
+    id: &str,
+    wanted: &[Status],
+    otherwise: &str,
+) -> Result<Saved> {
+    let (saved, status) = find(root, id)?;
+    if !wanted.contains(&status) {
+        bail!("{otherwise}");
+    }
+    Ok(saved)
+}
+
+/// The hooks of a container.
+///
+/// # Errors
+/// Its configuration cannot be read.
+pub(super) fn hooks(root: &Path, saved: &Saved) -> Result<Hooks> {
+    let path = saved.directory(root).join(CONFIG);
+    let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let spec: Spec =
+        serde_json::from_slice(&text).with_context(|| format!("parsing {}", path.display()))?;
+    Ok(crate::oci::hooks::hooks(spec.hooks().as_ref())?)
+}

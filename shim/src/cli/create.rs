@@ -1,0 +1,130 @@
+//! `cofferdam create` and `cofferdam start`.
+//!
+//! Invariant: nothing is started before the plan is complete.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use super::Global;
+use super::common::{ask_at, block_on, connect, find, hooks};
+use crate::config::Overrides;
+use crate::container::Status;
+use crate::control::ToSupervisor;
+use crate::oci::Bundle;
+use crate::pod::check_id;
+use crate::run::{self, Ground, Options, RunError, RunPlan, report};
+use crate::signals::Signals;
+use crate::timeline::Timeline;
+
+/// Options that `create` and `run` have in common, as in runc.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Socket of the one who gets the container's terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) console_socket: Option<PathBuf>,
+    /// File that gets the number of the process that stands for the container
+    #[arg(long, value_name = "FILE")]
+    pub(super) pid_file: Option<PathBuf>,
+    /// Accepted as runc has it: the root of a machine of its own needs no pivot
+    #[arg(long)]
+    no_pivot: bool,
+    /// Accepted as runc has it: each container of a pod has keyrings of its own
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// Descriptors passed to the container: only 0, as a descriptor cannot enter a virtual machine
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+}
+
+impl Common {
+    /// Refuses what cannot be.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.preserve_fds > 0 {
+            bail!(
+                "--preserve-fds {}: a descriptor of the host cannot enter a virtual machine",
+                self.preserve_fds
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Options of `cofferdam create`.
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Id of the container
+    id: String,
+    /// The OCI bundle: a directory with config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    bundle: PathBuf,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl CreateArgs {
+    /// Creates the container.
+    pub(super) fn execute(self, global: &Global) -> Result<()> {
+        check_id(&self.id)?;
+        self.common.check()?;
+        let bundle = Bundle::load(&self.bundle)?;
+        let file = Overrides::from_file(&global.config)?;
+        let plan = RunPlan::new((&global.root, &self.id), &bundle, file, Overrides::default())?;
+        let options = Options {
+            pid_file: self.common.pid_file,
+            console_socket: self.common.console_socket,
+            detached: true,
+            keep: true,
+            ..global.options(self.id)
+        };
+        block_on(detached(&plan, &options))
+    }
+}
+
+/// Creates a container that goes on without us.
+pub(super) async fn detached(plan: &RunPlan, options: &Options) -> Result<()> {
+    for warning in &plan.warnings {
+        tracing::warn!(id = options.id, "{warning}");
+    }
+    if plan.terminal && options.console_socket.is_none() {
+        bail!("cannot allocate tty if the container will detach without setting console socket");
+    }
+    if !plan.terminal && options.console_socket.is_some() {
+        bail!("cannot use console socket if the container will not detach or allocate tty");
+    }
+    let say = |error: RunError| anyhow::anyhow!("{}", report(&error, &plan.program(), Some(plan)));
+    let mut signals = Signals::listen()?;
+    let mut ground = Ground::claim(plan, options).map_err(say)?;
+    let mut timeline = Timeline::default();
+    let created = run::create(plan, options, (&mut ground, &mut signals), &mut timeline).await;
+    match created {
+        Ok(_) => {
+            ground.leave();
+            Ok(())
+        }
+        Err(error) => {
+            let error = error.with_console(ground.console());
+            ground.abandon();
+            Err(say(error))
+        }
+    }
+}
+
+/// Starts a created container.
+pub(super) fn start(global: &Global, id: &str) -> Result<()> {
+    let (saved, status) = find(&global.root, id)?;
+    match status {
+        Status::Created => {}
+        Status::Stopped => bail!("cannot start a container that has stopped"),
+        Status::Running => bail!("cannot start an already running container"),
+        other => bail!("cannot start a container in the {other} state"),
+    }
+    let hooks = hooks(&global.root, &saved)?;
+    block_on(async {
+        let socket = connect(&global.root, &saved)?;
+        ask_at(&socket, &ToSupervisor::Start(saved.id.clone())).await?;
+        run::poststart(&hooks.poststart, &saved, &socket).await;
+        Ok(())
+    })
+}

@@ -1,0 +1,148 @@
+//! `cofferdam kill` and `cofferdam delete`.
+//!
+//! Invariant: after a deletion that succeeds, nothing of the container is left on the host.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::Global;
+use super::common::{ask_at, ask_pod, block_on, connect, find, hooks};
+use crate::container::{ContainerError, Saved, Status};
+use crate::control::{Of, ToSupervisor};
+use crate::hostgroup;
+use crate::pod::clear_dead;
+use crate::run;
+
+/// How long a killed container and its pod may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
+
+/// Sends a signal to a container.
+pub(super) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Result<()> {
+    let signal = parse_signal(signal)?;
+    let (saved, status) = find(&global.root, id)?;
+    if status == Status::Stopped {
+        // As runc: with --all, what the first process left behind would be meant, and there is nothing.
+        if all {
+            return Ok(());
+        }
+        bail!("container not running");
+    }
+    ask_pod(&global.root, &saved, &message(&saved, signal, all))?;
+    Ok(())
+}
+
+fn message(saved: &Saved, signal: u32, all: bool) -> ToSupervisor {
+    let of = Of { container: saved.id.clone(), process: String::new() };
+    ToSupervisor::Signal { of, signal, all }
+}
+
+/// The number of a signal that is given by number or by name, with or without `SIG`, real-time signals as `RTMIN+3`.
+fn parse_signal(text: &str) -> Result<u32> {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    const OTHERS: [(&str, u32); 5] =
+        [("IOT", 6), ("CLD", 17), ("POLL", 29), ("RTMIN", 34), ("RTMAX", 64)];
+    if let Ok(number @ 1..=64) = text.parse() {
+        return Ok(number);
+    }
+    let upper = text.to_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let known = NAMES.iter().zip(1..).map(|(name, number)| (*name, number)).chain(OTHERS);
+    let real_time = || {
+        let offset = |prefix: &str| name.strip_prefix(prefix)?.parse::<u32>().ok();
+        let low = offset("RTMIN+").filter(|n| *n <= 30).map(|n| 34 + n);
+        low.or_else(|| offset("RTMAX-").filter(|n| *n <= 30).map(|n| 64 - n))
+    };
+    let mut known = known;
+    known
+        .find(|(own, _)| *own == name)
+        .map(|(_, number)| number)
+        .or_else(real_time)
+        .ok_or_else(|| anyhow::anyhow!("unknown signal {text:?}"))
+}
+
+/// Deletes a container.
+pub(super) fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
+    let (saved, status) = match find(&global.root, id) {
+        Err(error) if force && matches!(error.downcast_ref(), Some(ContainerError::Missing)) => {
+            // What a creation that was killed left.
+            let _ = clear_dead(&global.root.join(id), false, Duration::ZERO);
+            return Ok(());
+        }
+        found => found?,
+    };
+    match status {
+        Status::Stopped | Status::Created => {}
+        _ if force => {}
+        other => bail!("cannot delete container {id} that is not stopped: {other}"),
+    }
+    if status != Status::Stopped {
+        end(&global.root, &saved)?;
+    }
+    let directory = saved.directory(&global.root);
+    let hooks = hooks(&global.root, &saved).unwrap_or_default();
+    if saved.pod != saved.id && global.root.join(&saved.pod).exists() {
+        let message = ToSupervisor::Delete(saved.id.clone());
+        if let Err(error) = ask_pod(&global.root, &saved, &message) {
+            tracing::debug!("deleting it in its pod: {error:#}");
+        }
+    }
+    if !clear_dead(&directory, false, ENDS_WITHIN) {
+        bail!("{} is still in use", directory.display());
+    }
+    if let Some(group) = &saved.cgroup {
+        remove_group(group);
+    }
+    block_on(async {
+        run::poststop(&hooks.poststop, &saved).await;
+        Ok(())
+    })
+}
+
+/// Kills a container and waits for what stands for it to end.
+fn end(root: &Path, saved: &Saved) -> Result<()> {
+    const KILL: u32 = 9;
+    let killed = block_on(async {
+        let socket = connect(root, saved)?;
+        ask_at(&socket, &message(saved, KILL, true)).await
+    });
+    if let Err(error) = killed {
+        // A supervisor that does not answer, or is gone. The proxy ends the container, or is all that is left of it.
+        tracing::debug!("killing the container: {error:#}");
+        if saved.process.is_alive()
+            && let Some(pid) = i32::try_from(saved.process.pid).ok().and_then(rustix::process::Pid::from_raw)
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+    let deadline = Instant::now() + ENDS_WITHIN;
+    while saved.process.is_alive() {
+        if Instant::now() > deadline {
+            bail!("container init still running");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// The supervisor leaves its group when it has ended, which may be a moment after its last word.
+fn remove_group(group: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while group.exists() {
+        hostgroup::remove(group);
+        if Instant::now() > deadline {
+            tracing::warn!(group = %group.display(), "the control group stays: it is busy");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(test)]
+#[path = "delete_test.rs"]
+mod delete_test;

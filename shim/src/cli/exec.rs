@@ -1,0 +1,223 @@
+//! `cofferdam exec`.
+//!
+//! Invariant: the process gets what the container's own specification allows, unless the command line says more.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilitiesBuilder, Process, Spec, UserBuilder,
+};
+
+use super::Global;
+use super::common::{block_on, connect, find};
+use crate::container::{CONFIG, Saved, Status};
+use crate::control::{Of, ToSupervisor, parcel};
+use crate::hostgroup;
+use crate::oci::{HostNetwork, process_plan};
+use crate::run::{RunError, StandIn, Terminal, ask, hold, report, write_pid};
+use crate::signals::Signals;
+use crate::terminal::{self, RawMode};
+use cofferdam_agent_protocol::{ProcessPlan, Stdio};
+
+/// The exit code when there is no process, as runc has it.
+pub(super) const FAILED: u8 = 255;
+
+/// Options of `cofferdam exec`.
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Socket of the one who gets the process's terminal
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// Working directory in the container
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<String>,
+    /// Set an environment variable
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Give the process a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// User and group, by number
+    #[arg(short, long, value_name = "UID[:GID]")]
+    user: Option<String>,
+    /// Additional groups, by number
+    #[arg(short = 'g', long, value_name = "GID")]
+    additional_gids: Vec<u32>,
+    /// File with the process as in config.json, instead of the other options
+    #[arg(short, long, value_name = "FILE")]
+    process: Option<PathBuf>,
+    /// Return when the process runs
+    #[arg(short, long)]
+    detach: bool,
+    /// File that gets the number of the process that stands for it
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Accepted as runc has it: the guest has no SELinux
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// Accepted as runc has it: the guest has no AppArmor
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// Let the process gain no more privileges
+    #[arg(long)]
+    no_new_privs: bool,
+    /// Add a capability
+    #[arg(short, long, value_name = "CAPABILITY")]
+    cap: Vec<String>,
+    /// Descriptors passed to the process: only 0, as a descriptor cannot enter a virtual machine
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// Run in a paused container: the process begins when that is resumed
+    #[arg(long)]
+    ignore_paused: bool,
+    /// The container
+    id: String,
+    /// The command
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+impl Exec {
+    /// Starts the process; gives the exit code.
+    pub(super) fn execute(self, global: &Global) -> Result<u8> {
+        let (saved, status) = find(&global.root, &self.id)?;
+        match status {
+            Status::Stopped => bail!("cannot exec in a stopped container"),
+            Status::Paused if !self.ignore_paused => {
+                bail!("cannot exec in a paused container (use --ignore-paused to override)")
+            }
+            _ => {}
+        }
+        if self.preserve_fds > 0 {
+            bail!("--preserve-fds: a descriptor of the host cannot enter a virtual machine");
+        }
+        let config = saved.directory(&global.root).join(CONFIG);
+        let text = std::fs::read(&config).with_context(|| format!("reading {}", config.display()))?;
+        let spec: Spec = serde_json::from_slice(&text)
+            .with_context(|| format!("parsing {}", config.display()))?;
+        let process = self.process(&spec)?;
+        let mut warnings = Vec::new();
+        let mut plan = process_plan(&process, spec.linux().as_ref(), &mut warnings)?;
+        for warning in warnings {
+            tracing::debug!("{warning}");
+        }
+        if plan.terminal.is_some() && self.detach && self.console_socket.is_none() {
+            bail!("cannot allocate tty if runc will detach without setting console socket");
+        }
+        if plan.terminal.is_none() {
+            let all = Some(0);
+            plan.stdio = Some(Stdio { stdin: all, stdout: all, stderr: all });
+        }
+        block_on(self.run(global, &saved, plan))
+    }
+
+    /// The process that was asked for.
+    fn process(&self, spec: &Spec) -> Result<Process> {
+        if let Some(path) = &self.process {
+            let text =
+                std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+            return serde_json::from_slice(&text)
+                .with_context(|| format!("parsing the process {}", path.display()));
+        }
+        if self.command.is_empty() {
+            bail!("process args cannot be empty");
+        }
+        let mut process = spec.process().clone().context("the container has no process")?;
+        process.set_args(Some(self.command.clone()));
+        process.set_terminal(Some(self.tty));
+        if let Some(cwd) = &self.cwd {
+            process.set_cwd(cwd.into());
+        }
+        if self.no_new_privs {
+            process.set_no_new_privileges(Some(true));
+        }
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend(self.env.iter().cloned());
+        process.set_env(Some(env));
+        if let Some(user) = &self.user {
+            let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
+            let number = |text: &str| {
+                text.parse::<u32>().with_context(|| format!("--user {user}: {text} is no number"))
+            };
+            let mut builder = UserBuilder::default().uid(number(uid)?).gid(number(gid)?);
+            if let Some(umask) = process.user().umask() {
+                builder = builder.umask(umask);
+            }
+            process.set_user(builder.build()?);
+        }
+        if !self.additional_gids.is_empty() {
+            let mut user = process.user().clone();
+            user.set_additional_gids(Some(self.additional_gids.clone()));
+            process.set_user(user);
+        }
+        self.add_capabilities(&mut process)?;
+        Ok(process)
+    }
+
+    fn add_capabilities(&self, process: &mut Process) -> Result<()> {
+        if self.cap.is_empty() {
+            return Ok(());
+        }
+        let mut more = Capabilities::new();
+        for name in &self.cap {
+            let name = name.to_uppercase();
+            let known = name.strip_prefix("CAP_").unwrap_or(&name).parse::<Capability>();
+            more.insert(known.with_context(|| format!("--cap {name}: unknown capability"))?);
+        }
+        let old = process.capabilities().clone().unwrap_or_default();
+        let with = |set: &Option<Capabilities>| -> Capabilities {
+            set.iter().flatten().chain(&more).copied().collect()
+        };
+        let all = LinuxCapabilitiesBuilder::default()
+            .bounding(with(old.bounding()))
+            .effective(with(old.effective()))
+            .permitted(with(old.permitted()))
+            .inheritable(old.inheritable().clone().unwrap_or_default())
+            .ambient(old.ambient().clone().unwrap_or_default())
+            .build()?;
+        process.set_capabilities(Some(all));
+        Ok(())
+    }
+
+    async fn run(&self, global: &Global, saved: &Saved, mut plan: ProcessPlan) -> Result<u8> {
+        let program = plan.args.first().map(|arg| String::from_utf8_lossy(arg).into_owned());
+        let program = program.unwrap_or_default();
+        let say = |error: RunError| anyhow::anyhow!("{}", report(&error, &program, None));
+        let mut signals = Signals::listen()?;
+        let has_terminal = plan.terminal.is_some();
+        let size = plan.terminal.as_mut().map(|terminal| {
+            if let Some((rows, columns)) = terminal::size().filter(|_| !self.detach) {
+                (terminal.rows, terminal.columns) = (rows.into(), columns.into());
+            }
+            Terminal { rows: terminal.rows, columns: terminal.columns }
+        });
+        let stand_in = if self.detach {
+            let network = HostNetwork::At(format!("/proc/{}/ns/net", saved.process.pid).into());
+            StandIn::proxy(size, self.console_socket.as_deref(), &network).map_err(say)?
+        } else {
+            StandIn::ours()?
+        };
+        if let Some(group) = saved.cgroup.as_deref().filter(|_| self.detach) {
+            hostgroup::place(group, stand_in.pid);
+        }
+        let socket = connect(&global.root, saved)?;
+        let parcel = parcel(&plan).context("passing on the plan")?;
+        let mut fds = vec![parcel.as_fd()];
+        fds.extend(stand_in.fds());
+        let process = format!("exec-{}", stand_in.pid);
+        let of = Of { container: saved.id.clone(), process };
+        ask(&socket, &ToSupervisor::Exec(of), &fds).await.map_err(say)?;
+        if let Some(path) = &self.pid_file {
+            write_pid(path, stand_in.pid).map_err(say)?;
+        }
+        let Some(ours) = &stand_in.ours else { return Ok(0) };
+        let raw = if has_terminal { RawMode::enter()? } else { None };
+        let nothing = Box::pin(std::future::ready(()));
+        let ended = hold(ours, &mut signals, has_terminal, nothing).await;
+        drop(raw);
+        Ok(ended.map_err(say)?.0.shell_code())
+    }
+}

@@ -1,0 +1,135 @@
+//! The proxy of a process: what an engine sees of it on the host.
+//!
+//! It is this program again, with a hidden command: it lives exactly as long as the process in the guest, passes on the
+//! signals it gets, and ends as the process did, with its exit code or by its signal. Whoever kills it kills the
+//! process: the supervisor sees the socket close. With a terminal it is the leader of the terminal's session, and so
+//! hears of changes of its size.
+//!
+//! Invariant: it holds its socket, the terminal and nothing else, and runs no more than one thread.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use cofferdam_vmm_api::{Channel, ChannelError};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::termios::tcgetwinsize;
+
+use crate::control::{End, FromProxy};
+
+/// The hidden command.
+pub const COMMAND: &str = "proxy";
+
+/// What the exit code is when nobody knows how the process ended: as if it was killed.
+const LOST: u8 = 137;
+
+/// Starts a proxy in a session of its own, with `terminal` as its controlling terminal, in the network namespace
+/// `network`; gives the socket to it.
+///
+/// # Errors
+/// The process cannot be started, or cannot enter the namespace.
+pub(crate) fn start(
+    terminal: Option<OwnedFd>,
+    network: Network,
+) -> io::Result<(Child, Channel)> {
+    let (ours, theirs) = Channel::pair()?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("cofferdam").arg(COMMAND).env_clear().current_dir("/");
+    command.stdin(theirs.into_inner()).stderr(Stdio::null());
+    let has_terminal = terminal.is_some();
+    command.stdout(terminal.map_or_else(Stdio::null, Stdio::from));
+    crate::sys::begin_session(&mut command, has_terminal, network);
+    Ok((command.spawn()?, ours))
+}
+
+/// The network namespace of a proxy: what engines find behind `/proc/PID/ns/net`.
+#[derive(Debug)]
+pub(crate) enum Network {
+    /// That of the caller.
+    Same,
+    /// A new one.
+    New,
+    /// This one.
+    Existing(OwnedFd),
+}
+
+/// Whether the command line is the hidden command's.
+#[must_use]
+pub fn requested(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    arguments.nth(1).is_some_and(|argument| argument == COMMAND) && arguments.next().is_none()
+}
+
+/// The proxy's `main`; standard input is the socket, standard output may be a terminal.
+#[must_use]
+pub fn main() -> ExitCode {
+    let end = io::stdin().as_fd().try_clone_to_owned().and_then(|socket| {
+        let socket = Channel::new(socket);
+        serve(&socket, io::stdout().as_fd())
+    });
+    match end {
+        Ok(End { result: Ok((_, signal)), .. }) if signal != 0 => die_by(signal),
+        Ok(End { result: Ok((code, _)), .. }) => ExitCode::from(code),
+        // The process is gone with its pod.
+        Ok(End { result: Err(_), .. }) | Err(_) => die_by(9),
+    }
+}
+
+/// Passes signals on until the end.
+fn serve(socket: &Channel, terminal: BorrowedFd<'_>) -> io::Result<End> {
+    let signals = SignalFd::with_flags(&caught()?, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    loop {
+        let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+        let said = !fds[0].revents().is_empty();
+        while let Some(signal) = signals.read_signal()? {
+            // A supervisor that is gone is found out below.
+            let _ = pass(socket, signal.ssi_signo, terminal);
+        }
+        if said {
+            let message = socket.receive::<End>().map_err(io::Error::other)?;
+            return Ok(message.body);
+        }
+    }
+}
+
+/// Blocks all signals that can be, but those that tell of faults of this program.
+fn caught() -> io::Result<SigSet> {
+    let mut signals = SigSet::all();
+    for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGSYS] {
+        signals.remove(fault);
+    }
+    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&signals), None)?;
+    Ok(signals)
+}
+
+fn pass(socket: &Channel, signal: u32, terminal: BorrowedFd<'_>) -> Result<(), ChannelError> {
+    let is = |known: Signal| signal == known as u32;
+    let message = if is(Signal::SIGWINCH) {
+        match tcgetwinsize(terminal) {
+            Ok(size) => FromProxy::Size(size.ws_row, size.ws_col),
+            Err(_) => return Ok(()),
+        }
+    } else if is(Signal::SIGCHLD) {
+        return Ok(());
+    } else {
+        FromProxy::Signal(signal)
+    };
+    socket.send(&message, &[])
+}
+
+/// Ends by `signal`, or, if that does not end a program, with the exit code that stands for it.
+fn die_by(signal: u8) -> ExitCode {
+    crate::sys::raise_by_default(i32::from(signal));
+    ExitCode::from(if signal == 9 { LOST } else { 128u8.saturating_add(signal) })
+}
+
+#[cfg(test)]
+#[path = "proxy_test.rs"]
+mod proxy_test;

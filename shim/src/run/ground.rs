@@ -1,0 +1,262 @@
+//! What a new container stands on: its state directory and the supervisor of its pod.
+//!
+//! Invariant: a ground that is [abandoned](Ground::abandon) leaves nothing, whoever of the two is killed.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cofferdam_rootfs_builder::clear_abandoned;
+use cofferdam_vmm_api::{Bdf, is_privileged};
+
+use super::{Options, PodKind, RunError, RunPlan, ask};
+use crate::control::{Answer, Failure, Launch, SOCKET, ToSupervisor};
+use crate::hostgroup;
+use crate::pod::{StateDir, clear_dead};
+use crate::signals::Signals;
+use crate::socket::Socket;
+use crate::storage::{self, Disks, Making};
+use crate::supervisor;
+
+/// How long the making of disks may take to stop.
+const ABORT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a supervisor whose client is gone may take to end, and the kernel to take apart one that was killed.
+const DYING: Duration = Duration::from_secs(30);
+
+/// How long a killed program that makes a file system may take to end.
+const MAKER_PATIENCE: Duration = Duration::from_secs(4);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    path: PathBuf,
+    pod: String,
+    supervisor: Socket,
+    /// The supervisor's process, if we started it.
+    child: Option<Child>,
+    /// The state directory, if it is not the pod's.
+    state: Option<StateDir>,
+    /// The user of the monitor, if we started the supervisor and may choose one.
+    uid: Option<u32>,
+    console: Option<File>,
+    verbose: bool,
+    caches: Vec<PathBuf>,
+}
+
+impl Ground {
+    /// Claims the id, and starts a supervisor or finds that of the pod to join.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub(crate) fn claim(plan: &RunPlan, options: &Options) -> Result<Self, RunError> {
+        let state = StateDir::create(&options.root, &options.id)?;
+        let path = state.path().to_owned();
+        let verbose = options.console_log.is_some();
+        let caches = storage::caches(&plan.settings).to_vec();
+        if let PodKind::Of(joined) = &plan.pod {
+            let gone = |_| RunError::Supervisor(joined.pod.clone());
+            let supervisor = Socket::connect(&options.root.join(&joined.pod), SOCKET).map_err(gone)?;
+            let (pod, state) = (joined.pod.clone(), Some(state));
+            let (child, uid, console) = (None, None, None);
+            return Ok(Self { path, pod, supervisor, child, state, uid, console, verbose, caches });
+        }
+        let console = match (&options.console_log, plan.settings.console) {
+            (Some(path), _) => Some(open_console(path)?),
+            (None, true) => Some(state.file("console.log")?),
+            (None, false) => None,
+        };
+        let uid = is_privileged().then(|| state.take_uid(plan.settings.uids)).transpose()?;
+        let failed = |error| RunError::Host("starting the supervisor", error);
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("cofferdam").args(&options.global);
+        if options.detached {
+            command.stderr(Stdio::null());
+        }
+        let (child, channel) = supervisor::start(command, &state, &caches).map_err(failed)?;
+        state.hand_over();
+        let supervisor = Socket::new(channel).map_err(failed)?;
+        let (pod, child, state) = (options.id.clone(), Some(child), None);
+        Ok(Self { path, pod, supervisor, child, state, uid, console, verbose, caches })
+    }
+
+    /// The state directory of the container.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The pod, by the id of its first container.
+    pub(crate) fn pod(&self) -> &str {
+        &self.pod
+    }
+
+    /// The way to the supervisor.
+    pub(crate) fn supervisor(&self) -> &Socket {
+        &self.supervisor
+    }
+
+    /// The console of the pod's guest, if we opened it.
+    pub(crate) fn console(&mut self) -> Option<&mut File> {
+        self.console.as_mut()
+    }
+
+    /// Makes the disks of the container, or finds them.
+    pub(super) async fn disks(
+        &self,
+        plan: &RunPlan,
+        signals: &mut Signals,
+    ) -> Result<Disks, RunError> {
+        let mut settings = plan.settings.clone();
+        if matches!(plan.pod, PodKind::Of(_)) {
+            // Its pod has one.
+            settings.scratch = crate::config::Scratch::Tmpfs;
+        }
+        let mut making = Making::start(plan.rootfs.clone(), settings);
+        tokio::select! {
+            made = making.made() => Ok(made?),
+            signal = signals.interruption() => {
+                // What the thread makes yet goes when this process has ended: the supervisor sees to it.
+                making.abort(ABORT_PATIENCE).await;
+                Err(RunError::Interrupted(signal))
+            }
+        }
+    }
+
+    /// Boots the machine with the disks, or attaches them to the one that is there. The addresses of the layer and of the
+    /// pod's scratch disk.
+    pub(super) async fn place(
+        &self,
+        plan: &RunPlan,
+        disks: Disks,
+    ) -> Result<(Bdf, Option<Bdf>), RunError> {
+        let (answer, scratch) = match &plan.pod {
+            PodKind::Of(joined) => {
+                let layer = [disks.layer.as_fd()];
+                (ask(&self.supervisor, &ToSupervisor::Attach, &layer).await?, joined.scratch)
+            }
+            _ => (self.launch(plan, disks).await?, None),
+        };
+        let Answer::Disks(addresses) = answer else { return Err(nonsense()) };
+        let layer = addresses.first().copied().ok_or_else(nonsense)?;
+        Ok((layer, addresses.get(1).copied().or(scratch)))
+    }
+
+    async fn launch(&self, plan: &RunPlan, disks: Disks) -> Result<Answer, RunError> {
+        let open = |what, path: &Path| {
+            File::open(path).map_err(|source| RunError::Open { what, path: path.to_owned(), source })
+        };
+        let kvm = open_kvm(Path::new("/dev/kvm"))?;
+        let kernel = open("guest kernel", &plan.settings.kernel)?;
+        let image = open("guest image", &plan.settings.image)?;
+        let mut descriptors: Vec<OwnedFd> = vec![kernel.into(), image.into(), disks.layer.into()];
+        descriptors.extend(disks.scratch.map(OwnedFd::from));
+        let console = self.console.as_ref().filter(|_| plan.settings.console || self.verbose);
+        let console = console.map(File::try_clone).transpose();
+        let console = console.map_err(|error| RunError::Host("sharing the console log", error))?;
+        descriptors.extend(console.map(OwnedFd::from));
+        descriptors.push(kvm);
+        let launch = ToSupervisor::Launch(Box::new(Launch {
+            machine: plan.machine(self.verbose),
+            hostname: plan.pod_hostname(),
+            monitor: monitor_program(plan),
+            uid: self.uid,
+        }));
+        let fds: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        ask(&self.supervisor, &launch, &fds).await
+    }
+
+    /// Puts the supervisor, if it is ours, and the process `proxy` into the control group `group`.
+    pub(super) fn place_in(&self, group: &Path, proxy: Option<u32>) {
+        for pid in self.child.as_ref().map(Child::id).into_iter().chain(proxy) {
+            hostgroup::place(group, pid);
+        }
+    }
+
+    /// Waits until the supervisor that we started has ended.
+    pub(super) fn wait_for_supervisor(&mut self) {
+        let deadline = Instant::now() + DYING;
+        while let Some(child) = self.child.as_mut() {
+            match child.try_wait() {
+                Ok(None) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                _ => self.child = None,
+            }
+        }
+    }
+
+    /// Gives it all up; returns when nothing is left.
+    pub(crate) fn abandon(mut self) {
+        let Self { child, path, caches, .. } = &mut self;
+        let (started, path, caches) = (child.is_some(), path.clone(), std::mem::take(caches));
+        let (child, state) = (self.child.take(), self.state.take());
+        drop(self.supervisor);
+        drop(state);
+        if let (true, Some(mut child)) = (started, child) {
+            let deadline = Instant::now() + DYING;
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            // It has, unless it was killed.
+            if !clear_dead(&path, false, DYING) {
+                tracing::warn!(path = %path.display(), "the next command removes this directory");
+            }
+        }
+        for cache in &caches {
+            clear_abandoned(cache, MAKER_PATIENCE);
+        }
+    }
+
+    /// The container is made, and goes on without us.
+    pub(crate) fn leave(mut self) {
+        if let Some(state) = self.state.take() {
+            state.hand_over();
+        }
+    }
+
+    /// Removes what a container that joined a pod and has ended left.
+    pub(super) async fn delete(&mut self, id: &str) {
+        if let Some(state) = self.state.take() {
+            let deleted = ask(&self.supervisor, &ToSupervisor::Delete(id.to_owned()), &[]).await;
+            if let Err(error) = deleted {
+                tracing::debug!("deleting the container in its pod: {error}");
+            }
+            drop(state);
+        }
+    }
+}
+
+fn nonsense() -> RunError {
+    Failure::other("the supervisor answers with something else").into()
+}
+
+fn open_console(path: &Path) -> Result<File, RunError> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(true);
+    let failed = |source| RunError::Open { what: "console log", path: path.to_owned(), source };
+    options.open(path).map_err(failed)
+}
+
+fn open_kvm(path: &Path) -> Result<OwnedFd, RunError> {
+    let opened = File::options().read(true).write(true).open(path);
+    opened.map(OwnedFd::from).map_err(|source| {
+        let remedy = crate::doctor::kvm_remedy(source.kind());
+        RunError::Kvm { path: path.to_owned(), remedy, source }
+    })
+}
+
+/// The monitor of the settings, or the one beside our own binary, or the one in `PATH`.
+fn monitor_program(plan: &RunPlan) -> PathBuf {
+    plan.settings.monitor.clone().unwrap_or_else(default_monitor)
+}
+
+/// The monitor where the settings name none: beside our own binary, or in `PATH`.
+pub(crate) fn default_monitor() -> PathBuf {
+    const NAME: &str = "cofferdam-vmm";
+    let own = std::env::current_exe().ok();
+    let beside = own.and_then(|exe| Some(exe.parent()?.join(NAME)));
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(NAME))
+}

@@ -1,0 +1,112 @@
+//! What stands on the host for a process in the guest, and the streams that it gets.
+//!
+//! Invariant: exactly one process stands for one in the guest: we ourselves, or a proxy that outlives us.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use cofferdam_vmm_api::Channel;
+
+use super::RunError;
+use crate::oci::HostNetwork;
+use crate::proxy::{self, Network};
+use crate::pty::Pty;
+use crate::socket::Socket;
+
+/// The terminal of a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terminal {
+    /// Rows; 0 leaves the size unset.
+    pub(crate) rows: u32,
+    /// Columns, likewise.
+    pub(crate) columns: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct StandIn {
+    /// The process.
+    pub(crate) pid: u32,
+    /// Our end of the socket, if we stand for it.
+    pub(crate) ours: Option<Socket>,
+    theirs: Channel,
+    streams: [OwnedFd; 3],
+}
+
+impl StandIn {
+    /// Ourselves, with our own streams. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// The failure of a system call.
+    pub(crate) fn ours() -> Result<Self, RunError> {
+        let made = || {
+            let (ours, theirs) = Channel::pair()?;
+            let (ours, streams) = (Some(Socket::new(ours)?), standard_streams()?);
+            Ok(Self { pid: std::process::id(), ours, theirs, streams })
+        };
+        made().map_err(|error| RunError::Host("standard streams", error))
+    }
+
+    /// A proxy in the network namespace `network`, with our own streams, or with a `terminal` whose other side goes to
+    /// whoever listens at `console`.
+    ///
+    /// # Errors
+    /// The failure of a system call, or a terminal that nobody takes.
+    pub(crate) fn proxy(
+        terminal: Option<Terminal>,
+        console: Option<&Path>,
+        network: &HostNetwork,
+    ) -> Result<Self, RunError> {
+        let network = enter(network)?;
+        let failed = |error| RunError::Host("starting the proxy of the container", error);
+        let streams = match terminal {
+            None => standard_streams().map_err(failed)?,
+            Some(terminal) => open(terminal, console)?,
+        };
+        let controlling = terminal.map(|_| streams[0].try_clone()).transpose().map_err(failed)?;
+        let (child, theirs) = proxy::start(controlling, network).map_err(failed)?;
+        Ok(Self { pid: child.id(), ours: None, theirs, streams })
+    }
+
+    /// What a supervisor needs of it, in the order of its messages.
+    pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 4] {
+        let [stdin, stdout, stderr] = &self.streams;
+        [self.theirs.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]
+    }
+}
+
+fn enter(network: &HostNetwork) -> Result<Network, RunError> {
+    match network {
+        HostNetwork::Host => Ok(Network::Same),
+        HostNetwork::New => Ok(Network::New),
+        HostNetwork::At(path) => {
+            let opened = std::fs::File::open(path);
+            let what = "network namespace";
+            let failed = |source| RunError::Open { what, path: path.clone(), source };
+            Ok(Network::Existing(opened.map_err(failed)?.into()))
+        }
+    }
+}
+
+fn open(terminal: Terminal, console: Option<&Path>) -> Result<[OwnedFd; 3], RunError> {
+    let missing = || io::Error::other("cannot allocate tty if the container goes on without us and there is no --console-socket");
+    let console = console.ok_or_else(|| RunError::Host("terminal", missing()))?;
+    let made = || {
+        let pty = Pty::open(terminal.rows, terminal.columns)?;
+        let slave = pty.slave.try_clone()?;
+        let streams = [pty.slave.try_clone()?, slave, pty.slave.try_clone()?];
+        pty.send(console)?;
+        Ok(streams)
+    };
+    let what = "console socket";
+    made().map_err(|source| RunError::Open { what, path: console.to_owned(), source })
+}
+
+fn standard_streams() -> io::Result<[OwnedFd; 3]> {
+    Ok([
+        io::stdin().as_fd().try_clone_to_owned()?,
+        io::stdout().as_fd().try_clone_to_owned()?,
+        io::stderr().as_fd().try_clone_to_owned()?,
+    ])
+}

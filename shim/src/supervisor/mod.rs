@@ -1,0 +1,296 @@
+//! The supervisor of a pod: the process that owns the machine and outlives the command that started it.
+//!
+//! ```text
+//! waiting --Launch--> booting --ready--> serving --the last container ends, or the sandbox--> gone
+//!    |                   |
+//!    +-- the client that started it goes away --> gone, and nothing is left
+//! ```
+//!
+//! It is this program again, with a hidden command. Its standard input is the socket to the client that started it, its
+//! standard output the locked state directory of the pod.
+//!
+//! Invariant: when it ends, the monitor is reaped and of the pod nothing is left; the state directories of containers
+//! that an engine is to delete stay.
+
+mod hold;
+mod serve;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::time::Duration;
+
+use cofferdam_agent_protocol::PodPlan;
+use cofferdam_rootfs_builder::clear_abandoned;
+use cofferdam_vmm_api::{Bdf, Channel};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::container::Status;
+use crate::control::{Answer, Failure, Launch, SOCKET, ToSupervisor};
+use crate::pod::{Monitor, Pod, PodSpec, StateDir, Timeouts};
+use crate::socket::{Listener, Socket};
+use crate::timeline::{self, PodStage, Timeline};
+use hold::{Ended, Held};
+
+/// The hidden command.
+pub(crate) const COMMAND: &str = "supervisor";
+
+/// How long a killed program that makes a file system may take to end.
+const MAKER_PATIENCE: Duration = Duration::from_secs(4);
+
+/// Arguments of the hidden command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Places {
+    /// The state directory of the pod
+    state: PathBuf,
+    /// Directories in which the client makes files that stay
+    caches: Vec<PathBuf>,
+}
+
+/// Starts the supervisor of the pod whose state directory is `state`: `command` is this program with global options.
+/// Gives the socket to it.
+///
+/// # Errors
+/// The failure of a system call.
+pub(crate) fn start(
+    mut command: Command,
+    state: &StateDir,
+    caches: &[PathBuf],
+) -> io::Result<(std::process::Child, Channel)> {
+    use std::os::unix::process::CommandExt;
+    let (ours, theirs) = Channel::pair()?;
+    // Its working directory is another.
+    command.arg(COMMAND).arg(std::path::absolute(state.path())?);
+    for cache in caches {
+        command.arg(std::path::absolute(cache)?);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    command.env_clear().env("PATH", path).current_dir("/").process_group(0);
+    command.stdin(theirs.into_inner()).stdout(Stdio::from(state.lock()?));
+    Ok((command.spawn()?, ours))
+}
+
+/// What all tasks of a supervisor share.
+#[derive(Debug)]
+struct Shared {
+    pod: Pod,
+    containers: RefCell<BTreeMap<String, Container>>,
+    /// Processes that were created.
+    created: mpsc::UnboundedSender<Held>,
+}
+
+/// A container, as far as the supervisor has to know it.
+#[derive(Debug)]
+struct Container {
+    directory: PathBuf,
+    sandbox: bool,
+    keep: bool,
+    /// Disks that were attached for it.
+    disks: Vec<Bdf>,
+    ended: bool,
+}
+
+impl Shared {
+    /// Notes the status of a container for whoever looks.
+    fn note(&self, container: &str, status: Status) {
+        let containers = self.containers.borrow();
+        let Some(container) = containers.get(container) else { return };
+        if let Err(error) = status.write(&container.directory) {
+            tracing::warn!("{:#}", anyhow::Error::from(error));
+        }
+    }
+
+    /// Notes the end of a container's first process; whether the pod ends with it.
+    fn ended(&self, id: &str) -> bool {
+        let sandbox = match self.containers.borrow_mut().get_mut(id) {
+            Some(container) => {
+                container.ended = true;
+                container.sandbox
+            }
+            None => false,
+        };
+        self.note(id, Status::Stopped);
+        sandbox || self.is_over()
+    }
+
+    /// Whether no container is left that the pod is there for.
+    fn is_over(&self) -> bool {
+        self.containers.borrow().values().all(|container| container.ended)
+    }
+
+    fn keeps(&self) -> bool {
+        self.containers.borrow().values().any(|container| container.keep)
+    }
+}
+
+/// The supervisor's `main`; gives the exit code.
+pub(crate) fn main(places: &Places) -> u8 {
+    // It is a leader already if a shell started it.
+    let _ = rustix::process::setsid();
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let tasks = tokio::task::LocalSet::new();
+            let result = runtime.block_on(tasks.run_until(supervise(places)));
+            // Threads may wait for streams that nobody closes.
+            runtime.shutdown_background();
+            result.map_or_else(
+                |error| {
+                    tracing::error!("supervisor: {error}");
+                    1
+                },
+                |()| 0,
+            )
+        }
+        Err(error) => {
+            tracing::error!("supervisor: {error}");
+            1
+        }
+    }
+}
+
+async fn supervise(places: &Places) -> io::Result<()> {
+    let lock = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let state = StateDir::adopt(places.state.clone(), lock);
+    let first = Socket::new(Channel::new(io::stdin().as_fd().try_clone_to_owned()?))?;
+    let Some(pod) = launch(&state, &first).await? else {
+        drop(state);
+        for cache in &places.caches {
+            clear_abandoned(cache, MAKER_PATIENCE);
+        }
+        return Ok(());
+    };
+    serve_pod(pod, state, first).await
+}
+
+/// Waits for the word to boot, and boots. `None` if the client is gone or has been told of a failure.
+async fn launch(state: &StateDir, first: &Socket) -> io::Result<Option<Pod>> {
+    let Ok(message) = first.receive::<ToSupervisor>().await else { return Ok(None) };
+    let ToSupervisor::Launch(launch) = message.body else {
+        return Err(io::Error::other("the first message is none to boot"));
+    };
+    let failed = async |failure: Failure| {
+        // It may be gone.
+        let _ = first.send(&Answer::Failed(failure), &[]).await;
+        Ok(None)
+    };
+    let pod = match boot(state, *launch, message.fds) {
+        Ok(pod) => pod,
+        Err(failure) => return failed(failure).await,
+    };
+    let ready = tokio::select! {
+        ready = pod.ready() => ready,
+        // It says nothing before it is answered: it is gone.
+        _ = first.receive::<ToSupervisor>() => {
+            drop(pod.stop().await);
+            return Ok(None);
+        }
+    };
+    match ready {
+        Ok(disks) => {
+            let told = first.send(&Answer::Disks(disks), &[]).await;
+            if told.is_err() {
+                drop(pod.stop().await);
+                return Ok(None);
+            }
+            Ok(Some(pod))
+        }
+        Err(error) => {
+            let stages = pod.stop().await.entries().to_vec();
+            failed(Failure { stages, ..error.into() }).await
+        }
+    }
+}
+
+/// Starts the monitor.
+fn boot(state: &StateDir, launch: Launch, mut fds: Vec<OwnedFd>) -> Result<Pod, Failure> {
+    let kvm = fds.pop().ok_or_else(|| Failure::other("no descriptors came with the machine"))?;
+    let mut timeline = Timeline::default();
+    // Taken before: the new process may be faster than the return of `execve` here.
+    let spawning = timeline::now_ns();
+    let spawned = Monitor::spawn(&launch.monitor);
+    let (monitor, connections) = spawned.map_err(|error| {
+        let error = anyhow::Error::from(error);
+        Failure::other(format!("{error:#}"))
+    })?;
+    timeline.reach_at(PodStage::MonitorSpawned, spawning);
+    if let Some(pid) = monitor.pid() {
+        state.place_monitor(pid);
+    }
+    monitor.confine(launch.uid, kvm);
+    fds.push(connections);
+    let plan = PodPlan { hostname: launch.hostname, realtime_ns: 0, sysctls: Vec::new() };
+    let spec = PodSpec {
+        machine: launch.machine,
+        descriptors: fds,
+        plan,
+        timeouts: Timeouts::default(),
+    };
+    Pod::launch(monitor, spec, timeline)
+        .map_err(|error| Failure::other(format!("watching the monitor: {error}")))
+}
+
+/// Serves the pod to its end.
+async fn serve_pod(pod: Pod, state: StateDir, first: Socket) -> io::Result<()> {
+    let listener = Listener::new(state.path(), SOCKET)?;
+    let (created, mut new) = mpsc::unbounded_channel();
+    let shared = Rc::new(Shared { pod, containers: RefCell::default(), created });
+    let mut connections = JoinSet::new();
+    let mut processes = JoinSet::new();
+    let first = connections.spawn_local(serve::serve(shared.clone(), first)).id();
+    let last = loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                connections.spawn_local(serve::serve(shared.clone(), accepted?));
+            }
+            Some(held) = new.recv() => {
+                processes.spawn_local(held.hold(shared.clone()));
+            }
+            Some(ended) = processes.join_next() => {
+                let Ok(ended) = ended else { continue };
+                if ended.of.process.is_empty() && shared.ended(&ended.of.container) {
+                    break Some(ended);
+                }
+                ended.tell(&Timeline::default()).await;
+            }
+            Some(closed) = connections.join_next_with_id() => {
+                let is_first = closed.map_or_else(|e| e.id(), |(id, ())| id) == first;
+                if is_first && new.is_empty() && shared.containers.borrow().is_empty() {
+                    break None;
+                }
+            }
+        }
+    };
+    finish(shared, state, last, (connections, processes)).await;
+    Ok(())
+}
+
+/// Ends the pod; the last word is for the process that ended last.
+async fn finish(
+    shared: Rc<Shared>,
+    state: StateDir,
+    last: Option<Ended>,
+    (mut connections, mut processes): (JoinSet<()>, JoinSet<Ended>),
+) {
+    connections.shutdown().await;
+    // Their proxies see the sockets close.
+    processes.shutdown().await;
+    let keeps = shared.keeps();
+    let timeline = match Rc::into_inner(shared) {
+        Some(shared) => shared.pod.stop().await,
+        None => Timeline::default(),
+    };
+    if keeps {
+        state.leave();
+    } else {
+        drop(state);
+    }
+    if let Some(last) = last {
+        last.tell(&timeline).await;
+    }
+}
