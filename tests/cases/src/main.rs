@@ -11,8 +11,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Trial};
 
+mod call;
 mod cases;
 mod conformance;
+mod engines;
 mod leftovers;
 mod live;
 mod monitor;
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     // One at a time: the cases look at the whole host for leftovers.
     arguments.test_threads = Some(1);
     let mut trials: Vec<Trial> = cases::all().into_iter().map(trial).collect();
+    trials.extend(engines::trials(&arguments, again()));
     trials.extend(conformance::trials(again()));
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let Err(error) = conformance::report() {

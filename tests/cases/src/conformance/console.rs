@@ -12,7 +12,8 @@ use std::thread;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::runtime::{Runtime, eventually};
+use super::runtime::Runtime;
+use crate::call::eventually;
 
 /// A listening socket.
 pub(super) struct Console {

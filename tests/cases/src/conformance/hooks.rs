@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::runtime::{Bundle, Runtime, eventually, plain};
+use super::runtime::{Bundle, Runtime, plain};
 use super::{Alone, Clause, Group, alone};
+use crate::call::eventually;
 
 /// Groups of this topic.
 pub(super) const GROUPS: &[Group] = &[Group::Alone("hooks", ALONE)];

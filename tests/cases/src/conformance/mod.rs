@@ -315,11 +315,19 @@ fn check(
 
 /// Why this runc cannot show the clause, if so.
 fn lacking(program: Program, entry: &Entry) -> Option<String> {
-    static VERSION: OnceLock<String> = OnceLock::new();
-    let since = entry.since.filter(|_| program == Program::Runc)?;
-    let line = VERSION.get_or_init(|| Program::Runc.version());
+    if program != Program::Runc {
+        return None;
+    }
+    let Some(line) = runc_version() else { return Some("this machine has no runc".to_owned()) };
+    let since = entry.since?;
     let older = numbers(line.trim_start_matches(|c: char| !c.is_ascii_digit())) < numbers(since);
     older.then(|| format!("runc has it since {since}, here is {line:?}"))
+}
+
+/// What runc says of itself, if it is there.
+fn runc_version() -> Option<&'static str> {
+    static VERSION: OnceLock<Option<String>> = OnceLock::new();
+    VERSION.get_or_init(|| Program::Runc.version()).as_deref()
 }
 
 /// Major and minor of a version.

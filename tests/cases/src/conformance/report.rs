@@ -40,7 +40,7 @@ pub(crate) fn report() -> Result<()> {
     if seen.is_empty() {
         return Ok(());
     }
-    let version = Program::Runc.version();
+    let version = super::runc_version().unwrap_or("no runc");
     println!("\nconformance: {version} | cofferdam");
     for entry in &seen {
         let [runc, ours] = PROGRAMS.map(|program| word(verdict(&verdicts, entry, program)));
@@ -51,7 +51,7 @@ pub(crate) fn report() -> Result<()> {
         .iter()
         .all(|entry| PROGRAMS.iter().all(|program| verdict(&verdicts, entry, *program).is_some()));
     match std::env::var_os(PAGE).map(PathBuf::from) {
-        Some(path) if complete => std::fs::write(&path, page(&entries, &verdicts, &version))
+        Some(path) if complete => std::fs::write(&path, page(&entries, &verdicts, version))
             .with_context(|| format!("writing {}", path.display())),
         _ => Ok(()),
     }

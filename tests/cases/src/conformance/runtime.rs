@@ -2,16 +2,14 @@
 //!
 //! Invariant: what is made here goes with the value that stands for it: containers, mounts, processes, files.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use cofferdam_shim::oci::default_spec_text;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -19,10 +17,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::run::{COFFERDAM, Outcome, ROOTFS, Running, unique_id};
-
-/// Longest time for one command, or for what it sets going, on a slow machine.
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::call::{Call, eventually, input};
+use crate::run::{COFFERDAM, Outcome, ROOTFS, unique_id};
 
 /// Another `runc` than the one in the path.
 const RUNC: &str = "COFFERDAM_CASE_RUNC";
@@ -54,11 +50,10 @@ impl Program {
         }
     }
 
-    /// The first line that `--version` prints.
-    pub(super) fn version(self) -> String {
-        let output = Command::new(self.path()).arg("--version").output();
-        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        text.unwrap_or_default().lines().next().unwrap_or("no version").to_owned()
+    /// The first line that `--version` prints; none if there is no such program.
+    pub(super) fn version(self) -> Option<String> {
+        let output = Command::new(self.path()).arg("--version").output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned())
     }
 }
 
@@ -67,7 +62,6 @@ pub(super) struct Runtime {
     pub(super) program: Program,
     /// The state directory and the files of commands.
     directory: TempDir,
-    calls: Cell<u32>,
     /// Ids of every container that may be there.
     ids: RefCell<Vec<String>>,
     /// Processes whose end somebody else waits for.
@@ -83,7 +77,7 @@ impl Runtime {
         // To runc, a directory that was named and is not there is an error.
         fs::create_dir(directory.path().join("root"))?;
         let (ids, awaited) = (RefCell::default(), RefCell::default());
-        Ok(Self { program, directory, calls: Cell::new(0), ids, awaited })
+        Ok(Self { program, directory, ids, awaited })
     }
 
     /// The state directory.
@@ -101,11 +95,9 @@ impl Runtime {
         self.start(arguments, Stdio::null())?.finish()
     }
 
-    /// The same with `input` as standard input.
-    pub(super) fn call_with<S: AsRef<str>>(&self, arguments: &[S], input: &str) -> Result<Outcome> {
-        let path = self.file(&format!("in-{}", self.calls.get()));
-        fs::write(&path, input)?;
-        self.start(arguments, File::open(&path)?.into())?.finish()
+    /// The same with `text` as standard input.
+    pub(super) fn call_with<S: AsRef<str>>(&self, arguments: &[S], text: &str) -> Result<Outcome> {
+        self.start(arguments, input(text)?)?.finish()
     }
 
     /// The same, not waited for.
@@ -122,24 +114,16 @@ impl Runtime {
         command
     }
 
-    /// Starts `command` with its output in files: a container that goes on writes to them, too.
-    pub(super) fn spawn(&self, mut command: Command) -> Result<Call> {
-        let number = self.calls.replace(self.calls.get() + 1);
-        let (stdout, stderr) =
-            (self.file(&format!("out-{number}")), self.file(&format!("err-{number}")));
-        let text = format!("{command:?}");
-        let child = command
-            .stdout(File::create(&stdout)?)
-            .stderr(File::create(&stderr)?)
-            .spawn()
-            .with_context(|| format!("starting {text}"))?;
-        self.awaited.borrow_mut().insert(i32::try_from(child.id())?);
-        Ok(Call { child: Running(child), stdout, stderr, text })
+    /// Starts `command`.
+    pub(super) fn spawn(&self, command: Command) -> Result<Call> {
+        let call = Call::start(command, self.directory.path())?;
+        self.awaited.borrow_mut().insert(call.pid()?);
+        Ok(call)
     }
 
     /// A bundle whose process is the shell script `script`, changed by `edit`.
     pub(super) fn bundle(&self, script: &str, edit: Edit) -> Result<Bundle> {
-        let mut config = base()?.clone();
+        let mut config = base()?;
         config["root"] = serde_json::json!({ "path": ROOTFS, "readonly": false });
         config["process"]["terminal"] = false.into();
         config["process"]["noNewPrivileges"] = false.into();
@@ -236,62 +220,9 @@ pub(super) type Edit = fn(&mut Value);
 /// The configuration is as it is.
 pub(super) fn plain(_: &mut Value) {}
 
-/// The configuration that `runc spec` writes: both runtimes start from it.
-fn base() -> Result<&'static Value> {
-    static BASE: OnceLock<Value> = OnceLock::new();
-    if let Some(base) = BASE.get() {
-        return Ok(base);
-    }
-    let directory = tempfile::tempdir()?;
-    let status = Command::new(Program::Runc.path())
-        .args(["spec", "--bundle"])
-        .arg(directory.path())
-        .status()
-        .context("starting runc")?;
-    ensure!(status.success(), "runc spec: {status}");
-    let text = fs::read(directory.path().join("config.json"))?;
-    Ok(BASE.get_or_init(|| serde_json::from_slice(&text).unwrap_or_default()))
-}
-
-/// A started command.
-pub(super) struct Call {
-    child: Running,
-    stdout: PathBuf,
-    stderr: PathBuf,
-    text: String,
-}
-
-impl Call {
-    /// Waits for its end.
-    pub(super) fn finish(mut self) -> Result<Outcome> {
-        use std::os::unix::process::ExitStatusExt;
-        let status = self.child.end(LIMIT)?;
-        let stderr = String::from_utf8_lossy(&fs::read(&self.stderr)?).into_owned();
-        let stdout = fs::read(&self.stdout)?;
-        let Some(status) = status else {
-            bail!("still running after {LIMIT:?}: {}\n{stderr}", self.text);
-        };
-        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-        Ok(Outcome { code, stdout, stderr })
-    }
-
-    /// Waits until it has printed `text`.
-    pub(super) fn wait_for(&mut self, text: &str) -> Result<()> {
-        let path = self.stdout.clone();
-        eventually(&format!("{text:?} from {}", self.text), || {
-            Ok(fs::read_to_string(&path)?.contains(text))
-        })
-    }
-}
-
-/// Waits until `true_now` is.
-pub(super) fn eventually(what: &str, mut true_now: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
-    while !true_now()? {
-        ensure!(Instant::now() < deadline, "waited {LIMIT:?} for {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
+/// The configuration from which both runtimes start.
+fn base() -> Result<Value> {
+    Ok(serde_json::from_str(&default_spec_text())?)
 }
 
 /// A directory with `config.json`, and for runc, which writes to it, a root file system of its own.
