@@ -216,8 +216,7 @@ impl Saved {
     /// All containers below `root`, by their ids.
     pub(crate) fn all(root: &Path) -> Vec<Self> {
         let entries = fs::read_dir(root).into_iter().flatten().flatten();
-        let mut all: Vec<Self> =
-            entries.filter_map(|entry| Self::at(&entry.path()).ok()).collect();
+        let mut all: Vec<Self> = entries.filter_map(|entry| Self::at(&entry.path()).ok()).collect();
         all.sort_by(|a, b| a.id.cmp(&b.id));
         all
     }

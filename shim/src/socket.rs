@@ -42,7 +42,8 @@ impl Socket {
     /// The failure of a system call: `NotFound` and `ConnectionRefused` if nobody listens.
     pub(crate) fn connect(directory: &Path, name: &str) -> io::Result<Self> {
         let directory = open_directory(directory)?;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         connect(&socket, &address(&directory, name)?)?;
         Self::new(Channel::new(socket))
     }

@@ -14,21 +14,23 @@
 #![forbid(unsafe_code)]
 
 mod framing;
+mod hook;
 mod message;
 mod plan;
 
 pub use framing::{
     Frame, FrameError, HEADER, MAX_AGENT_FRAME, MAX_HOST_FRAME, decode, encode, frame_length,
 };
+pub use hook::{GuestHook, GuestHooks};
 pub use message::{
-    AgentError, AgentFrame, Cpus, Created, Ended, ErrorKind, Event, Found, Hello, HostFrame,
-    PodPlan, Processes, Refusal, Request, Response, Stats, Welcome, agent_frame, event, host_frame,
-    request, response,
+    AgentError, AgentFrame, Cpus, Created, Described, Description, Ended, ErrorKind, Event, Found,
+    Hello, HostFrame, PodPlan, Processes, Refusal, Request, Response, Stats, Welcome, agent_frame,
+    event, host_frame, request, response,
 };
 pub use plan::{
-    Capabilities, CgroupPlan, CgroupSetting, ContainerPlan, DeviceNode, DeviceType, IdMap,
-    IoPriority, Mount, MountKind, Namespace, NamespaceKind, ProcessPlan, Rlimit, RootfsPlan,
-    Scheduler, SeccompFilter, Stdio, Sysctl, Terminal, Upper, upper,
+    Capabilities, CgroupPlan, CgroupSetting, ContainerPlan, CpuAffinity, DeviceNode, DeviceType,
+    IdMap, IoPriority, Mount, MountKind, Namespace, NamespaceKind, ProcessPlan, Rlimit, RootfsPlan,
+    Scheduler, SeccompFilter, Stdio, Sysctl, Terminal, TimeOffset, Upper, upper,
 };
 
 /// Version of this protocol. Both sides refuse any other.

@@ -5,7 +5,7 @@
 
 use prost::{Enumeration, Message, Oneof};
 
-use crate::StreamToken;
+use crate::{GuestHooks, StreamToken};
 
 /// One container.
 #[derive(Clone, PartialEq, Message)]
@@ -52,6 +52,29 @@ pub struct ContainerPlan {
     /// Its first process.
     #[prost(message, optional, tag = "14")]
     pub process: Option<ProcessPlan>,
+    /// Offsets of the clocks of its new time namespace.
+    #[prost(message, repeated, tag = "15")]
+    pub time_offsets: Vec<TimeOffset>,
+    /// Run in its namespaces, with its root file system as their root, before it is created.
+    #[prost(message, optional, tag = "16")]
+    pub create_hooks: Option<GuestHooks>,
+    /// Run as its first process would be, right before that is executed.
+    #[prost(message, optional, tag = "17")]
+    pub start_hooks: Option<GuestHooks>,
+}
+
+/// An offset of a clock in a time namespace (`time_namespaces(7)`).
+#[derive(Clone, PartialEq, Message)]
+pub struct TimeOffset {
+    /// `monotonic` or `boottime`.
+    #[prost(string, tag = "1")]
+    pub clock: String,
+    /// Seconds.
+    #[prost(sint64, tag = "2")]
+    pub seconds: i64,
+    /// Nanoseconds, in addition.
+    #[prost(uint32, tag = "3")]
+    pub nanoseconds: u32,
 }
 
 /// A root file system: read-only EROFS layers under a writable one (overlayfs).
@@ -116,7 +139,7 @@ pub struct Mount {
     #[prost(enumeration = "MountKind", tag = "1")]
     pub kind: i32,
     /// Source, as `mount(2)` takes it. A path in the guest for [`MountKind::Bind`], text for
-    /// [`MountKind::Filesystem`], empty for [`MountKind::File`].
+    /// [`MountKind::Filesystem`], a name for [`MountKind::Shared`], empty for [`MountKind::File`].
     #[prost(bytes = "vec", tag = "2")]
     pub source: Vec<u8>,
     /// Mount point in the container; made if it does not exist.
@@ -138,12 +161,27 @@ pub struct Mount {
     /// Copy what the root file system has at the mount point into the new tmpfs (`tmpcopyup`).
     #[prost(bool, tag = "8")]
     pub copy_up: bool,
-    /// The content of a [`MountKind::File`], at most 256 KiB.
+    /// The content of a [`MountKind::File`], at most 2 MiB.
     #[prost(bytes = "vec", tag = "9")]
     pub content: Vec<u8>,
     /// Permission bits of a [`MountKind::File`].
     #[prost(uint32, tag = "10")]
     pub mode: u32,
+    /// `MOUNT_ATTR_*` (`mount_setattr(2)`) to set on the mount and all that is mounted below it.
+    #[prost(uint64, tag = "11")]
+    pub recursive_set: u64,
+    /// `MOUNT_ATTR_*` to clear likewise, before those are set.
+    #[prost(uint64, tag = "12")]
+    pub recursive_clear: u64,
+    /// Maps user ids of the source to those of the mount; only for a bind mount, with `gid_map`.
+    #[prost(message, repeated, tag = "13")]
+    pub uid_map: Vec<IdMap>,
+    /// As `uid_map`, for groups.
+    #[prost(message, repeated, tag = "14")]
+    pub gid_map: Vec<IdMap>,
+    /// The maps are for all that is mounted below the source, too.
+    #[prost(bool, tag = "15")]
+    pub map_recursively: bool,
 }
 
 /// What a [`Mount`] mounts.
@@ -154,8 +192,10 @@ pub enum MountKind {
     Filesystem = 0,
     /// Something that exists in the guest already.
     Bind = 1,
-    /// A small file brought along in the plan, such as `/etc/resolv.conf`.
+    /// A file brought along in the plan, such as `/etc/resolv.conf`.
     File = 2,
+    /// A tmpfs of the pod: all containers that name the same source share it. It is made for the first, with its data.
+    Shared = 3,
 }
 
 /// A namespace the container does not share with the agent.
@@ -330,6 +370,20 @@ pub struct ProcessPlan {
     /// Standard streams, without a terminal.
     #[prost(message, optional, tag = "17")]
     pub stdio: Option<Stdio>,
+    /// CPUs of one more process of a container; ignored for its first.
+    #[prost(message, optional, tag = "18")]
+    pub affinity: Option<CpuAffinity>,
+}
+
+/// The CPUs of the machine that a process may run on (OCI `execCPUAffinity`).
+#[derive(Clone, PartialEq, Message)]
+pub struct CpuAffinity {
+    /// While it is set up; empty for all.
+    #[prost(uint32, repeated, tag = "1")]
+    pub initial: Vec<u32>,
+    /// From its `execve` on; empty for all.
+    #[prost(uint32, repeated, tag = "2")]
+    pub last: Vec<u32>,
 }
 
 /// Sets of capabilities, bit N for capability N (`capabilities(7)`).
@@ -426,6 +480,9 @@ pub struct Terminal {
     /// Columns; 0 leaves the size unset.
     #[prost(uint32, tag = "3")]
     pub columns: u32,
+    /// A new line stays one character: whoever shows the output makes two of it (`ONLCR`).
+    #[prost(bool, tag = "4")]
+    pub plain_newlines: bool,
 }
 
 /// Standard streams; an absent one is `/dev/null`.

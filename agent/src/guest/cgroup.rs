@@ -57,6 +57,8 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) struct Cgroup {
     directory: PathBuf,
     fd: OwnedFd,
+    /// The CPUs of the machine, in sysfs.
+    cpus: PathBuf,
 }
 
 impl Cgroup {
@@ -70,7 +72,7 @@ impl Cgroup {
         fs::create_dir(&directory).context(attempted)?;
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let fd = open(&directory, flags, Mode::empty()).context(attempted)?;
-        let cgroup = Self { directory, fd };
+        let cgroup = Self { directory, fd, cpus: place.cpus.clone() };
         if let Err(failure) = cgroup.apply(&plan.settings) {
             // Nothing is in it.
             let _ = fs::remove_dir(&cgroup.directory);
@@ -98,6 +100,13 @@ impl Cgroup {
             if file.is_empty() || file.contains(['/', '\0']) || file.starts_with('.') {
                 return Err(Failure::unsupported(format!("bad control group file \"{file}\"")));
             }
+            let fitted;
+            let value = if file == "cpuset.cpus" {
+                fitted = super::cpu::fit(&self.cpus, value)?;
+                &fitted
+            } else {
+                value
+            };
             self.write(file, value).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => {
                     let text = "the guest's kernel has no control group file";

@@ -65,3 +65,24 @@ fn a_machine_without_sysfs_is_an_error() {
     let failure = set_online(Path::new("/nowhere"), 1).unwrap_err();
     assert!(failure.message.contains("listing the CPUs in /nowhere"), "{failure}");
 }
+
+#[test]
+fn a_set_of_cpus_is_fitted_to_the_machine() {
+    let two = [0, 1];
+    for (wanted, fitted) in [
+        ("0", "0"),
+        ("1", "1"),
+        ("0-1", "0-1"),
+        (" 0,1 ", "0,1"),
+        ("4", "0"),
+        ("4-5", "0,1"),
+        ("1,3", "0,1"),
+        ("0-63", "0,1"),
+        ("0-4294967295", "0,1"),
+    ] {
+        assert_eq!(fit_to(&two, wanted).as_deref(), Some(fitted), "{wanted}");
+    }
+    for odd in ["", "x", "1-0", "1-", "0,,1", "-1"] {
+        assert_eq!(fit_to(&two, odd), None, "{odd}");
+    }
+}

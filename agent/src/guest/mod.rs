@@ -5,10 +5,13 @@
 pub(crate) mod cgroup;
 pub(crate) mod cpu;
 mod disks;
+mod id_map;
 mod oom;
 mod pci;
 mod plug;
+mod processes;
 mod rootfs;
+mod shared;
 mod uevent;
 
 use std::fs;
@@ -19,7 +22,9 @@ use cofferdam_agent_protocol::Sysctl;
 pub(crate) use disks::Disks;
 pub(crate) use oom::OomWatch;
 pub(crate) use plug::{expect, release};
+pub(crate) use processes::describe;
 pub(crate) use rootfs::Rootfs;
+pub(crate) use shared::Shared;
 
 use crate::error::{Context, Failure, Result};
 

@@ -3,6 +3,8 @@
 //! ```text
 //! RUN/containers/ID/{rootfs,files}  the overlay; the contents of file mounts
 //! RUN/containers/ID/upper           a tmpfs, or a directory of the scratch disk
+//!
+//! What a bind mount with id maps shows is mounted in files, too, with the maps.
 //! ```
 //!
 //! Invariant: what [`Rootfs::mount`] made, [`Rootfs::remove`] takes away, also after a failure half-way.
@@ -17,10 +19,11 @@ use nix::mount::{MsFlags, mount};
 
 use super::Place;
 use super::disks::{Disks, Role, detach, make_dir};
+use super::id_map;
 use crate::error::{Context, Failure, Result};
 
 /// Largest content of a file mount.
-const MAX_FILE: usize = 256 * 1024;
+const MAX_FILE: usize = 2 << 20;
 
 /// Most layers of one root file system.
 const MAX_LAYERS: usize = 128;
@@ -34,6 +37,8 @@ pub(crate) struct Rootfs {
     layers: Vec<u32>,
     /// The scratch disk in use and the directory on it, if the upper side is there.
     scratch: Option<(u32, PathBuf)>,
+    /// Id-mapped mounts.
+    mapped: Vec<PathBuf>,
 }
 
 impl Rootfs {
@@ -47,11 +52,12 @@ impl Rootfs {
         container: &ContainerPlan,
     ) -> Result<Self> {
         let directory = place.run.join("containers").join(&container.id);
-        let mut rootfs = Self { directory, layers: Vec::new(), scratch: None };
+        let mut rootfs = Self { directory, layers: Vec::new(), scratch: None, mapped: Vec::new() };
         let plan = container.rootfs.as_ref();
         let plan = plan.ok_or_else(|| Failure::unsupported("a container without a rootfs"))?;
         let outcome = rootfs.build(place, disks, plan, &container.id).await;
-        if let Err(failure) = outcome.and_then(|()| rootfs.write_files(container)) {
+        let outcome = outcome.and_then(|()| rootfs.write_files(container));
+        if let Err(failure) = outcome.and_then(|()| rootfs.map_ids(container)) {
             rootfs.remove(place, disks);
             return Err(failure);
         }
@@ -165,6 +171,8 @@ impl Rootfs {
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
             let mut file = file.context(attempted)?;
             file.write_all(&mount.content).context(attempted)?;
+            // Id maps are maps of the ids outside, where such a file is root's.
+            let (uid, gid) = if mount.uid_map.is_empty() { (uid, gid) } else { (0, 0) };
             chown(&path, Some(uid), Some(gid)).context(attempted)?;
             let mode = fs::Permissions::from_mode(mount.mode & 0o7777);
             file.set_permissions(mode).context(attempted)?;
@@ -172,9 +180,24 @@ impl Rootfs {
         Ok(())
     }
 
+    /// Mounts what is id-mapped, where the launcher binds it from.
+    fn map_ids(&mut self, container: &ContainerPlan) -> Result<()> {
+        for (index, mount) in container.mounts.iter().enumerate() {
+            if mount.uid_map.is_empty() && mount.gid_map.is_empty() {
+                continue;
+            }
+            let path = self.files().join(index.to_string());
+            let shown = crate::error::show(&mount.destination);
+            id_map::mount(mount, &path).context(|| format!("id-mapping the mount at {shown}"))?;
+            self.mapped.push(path);
+        }
+        Ok(())
+    }
+
     /// Unmounts what belongs to this container alone. Whether nothing of it is mounted now.
     pub(crate) fn unmount(&self) -> bool {
-        detach(&self.path()) & detach(&self.directory.join("upper"))
+        let mapped = self.mapped.iter().fold(true, |all, path| all & detach(path));
+        mapped & detach(&self.path()) & detach(&self.directory.join("upper"))
     }
 
     /// Takes everything away. What cannot be is logged: the guest ends with its pod.

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! agent: clone3 -> stages (joins namespaces, waits for the agent) -> execveat of the agent itself
-//!     -> main: setup (mounts, devices, pivot_root) -> process (ids, capabilities) -> Ready
-//!     -> Go -> seccomp -> execve
+//!     -> main: setup (mounts, devices, hooks, pivot_root) -> process (ids, capabilities) -> Ready
+//!     -> Go -> hooks -> seccomp -> execve
 //! ```
 //!
 //! Invariant: it is a fresh process with one thread that knows nothing but its plan; every failure
@@ -13,6 +13,7 @@
 pub(crate) mod channel;
 mod copy_up;
 mod devices;
+mod hooks;
 mod lookup;
 mod mounts;
 mod options;
@@ -36,7 +37,7 @@ use prost::Message as _;
 use crate::error::{Context, Failure, Result};
 use crate::sys;
 
-pub(crate) use spawn::{Join, Launch, Launched, MAX_FILES, Waiting, launch};
+pub(crate) use spawn::{CLONE_NEWTIME, Join, Launch, Launched, MAX_FILES, Waiting, launch};
 
 /// `argv[0]` of a launcher.
 pub(crate) const NAME: &str = "cofferdam-launcher";
@@ -66,9 +67,11 @@ fn run(plan: OwnedFd, channel: BorrowedFd<'_>) -> Result<()> {
     let process = plan.process.as_deref();
     let process = process.ok_or_else(|| Failure::unsupported("a plan without a process"))?;
     process::new_session()?;
-    match &plan.setup {
+    let setup = plan.setup.as_deref();
+    match setup {
         Some(container) => setup::run(&plan, container, process, channel)?,
         None => setup::join(process, channel)?,
     }
-    process::run(process, channel)
+    let hooks = setup.and_then(|container| container.start_hooks.as_ref());
+    process::run(process, hooks, channel)
 }

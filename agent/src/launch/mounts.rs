@@ -2,7 +2,7 @@
 //!
 //! Invariant: a mount point is a descriptor found inside the root file system, never a path.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use cofferdam_agent_protocol::{Mount, MountKind};
 use nix::errno::Errno;
@@ -14,6 +14,7 @@ use super::plan::LaunchPlan;
 use super::root::{Root, clean, proc_path};
 use super::{copy_up, options, paths};
 use crate::error::{Context, Failure, Result, show};
+use crate::sys;
 
 /// Where mounts go.
 pub(crate) struct Place<'a> {
@@ -36,7 +37,9 @@ fn attempted(mount: &Mount) -> String {
     let destination = show(&mount.destination);
     match mount.kind() {
         MountKind::Filesystem => format!("mounting {} at {destination}", mount.fstype),
-        MountKind::Bind => format!("binding {} to {destination}", show(&mount.source)),
+        MountKind::Bind | MountKind::Shared => {
+            format!("binding {} to {destination}", show(&mount.source))
+        }
         MountKind::File => format!("mounting a file at {destination}"),
     }
 }
@@ -50,13 +53,27 @@ fn one(place: &Place<'_>, plan: &Mount, index: usize) -> Result<()> {
         MountKind::Filesystem if is_cgroup(plan) => return cgroup(place, plan),
         MountKind::Filesystem => {
             new_instance(place.root, plan, plan.fstype.as_str(), &plan.data)?;
-            return propagate(place.root, plan);
+            return finish(place.root, plan);
         }
-        MountKind::Bind => plan.source.clone(),
-        MountKind::File => format!("{}/{index}", place.plan.files).into_bytes(),
+        // What is shared was made, and is bound.
+        MountKind::Bind | MountKind::Shared if plan.uid_map.is_empty() => plan.source.clone(),
+        // The agent mounted what is id-mapped there.
+        _ => format!("{}/{index}", place.plan.files).into_bytes(),
     };
     bind(place.root, plan, &source)?;
-    propagate(place.root, plan)
+    finish(place.root, plan)
+}
+
+/// Sets what can be set only on a mount that is there: propagation, then recursive attributes.
+fn finish(root: &Root, plan: &Mount) -> Result<()> {
+    propagate(root, plan)?;
+    let (set, clear) = (plan.recursive_set, plan.recursive_clear);
+    if set == 0 && clear == 0 {
+        return Ok(());
+    }
+    let mounted = root.place(&plan.destination).context(|| "finding the mount".into())?;
+    sys::set_tree_attributes(mounted.as_fd(), set, clear)
+        .context(|| format!("setting attributes {set:#x}, clearing {clear:#x} of the tree"))
 }
 
 /// Whether `mount` is a view of the control groups.
@@ -71,7 +88,7 @@ fn cgroup(place: &Place<'_>, plan: &Mount) -> Result<()> {
     } else {
         bind(place.root, plan, place.plan.cgroup.as_bytes())?;
     }
-    propagate(place.root, plan)
+    finish(place.root, plan)
 }
 
 /// Mounts a new instance of file system `fstype`.

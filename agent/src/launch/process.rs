@@ -5,16 +5,17 @@
 //!
 //! Invariant: after the user id changes, nothing happens that the process itself could not do.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use cofferdam_agent_protocol::{Capabilities, ErrorKind, ProcessPlan};
+use cofferdam_agent_protocol::{Capabilities, ErrorKind, GuestHooks, ProcessPlan};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, umask};
 use nix::unistd::{Gid, Uid, chdir, fchown, getcwd, setgroups, setresgid, setresuid, setsid};
 
 use super::channel::{self, Message};
-use super::{lookup, passwd};
+use super::{hooks, lookup, passwd};
 use crate::error::{Context, Failure, Result, describe, show};
 use crate::sys;
 
@@ -27,8 +28,12 @@ pub(crate) fn new_session() -> Result<()> {
     sys::new_session_keyring().context(|| "joining a new session keyring".into())
 }
 
-/// Becomes the process; returns only when that fails.
-pub(crate) fn run(plan: &ProcessPlan, channel: BorrowedFd<'_>) -> Result<()> {
+/// Becomes the process, after `hooks`; returns only when that fails.
+pub(crate) fn run(
+    plan: &ProcessPlan,
+    hooks: Option<&GuestHooks>,
+    channel: BorrowedFd<'_>,
+) -> Result<()> {
     // Before a filter that may not allow it.
     sys::close_on_exec_from(3).context(|| "closing descriptors".into())?;
     own_streams(plan.uid)?;
@@ -52,6 +57,9 @@ pub(crate) fn run(plan: &ProcessPlan, channel: BorrowedFd<'_>) -> Result<()> {
         Some(Message::Go) => {}
         // The agent gave the process up.
         _ => return Err(Failure::other("the agent ended")),
+    }
+    if let Some(hooks) = hooks {
+        hooks::run(hooks, &hooks::Place::Process { env: &c_env })?;
     }
     sys::default_signals().context(|| "resetting signals".into())?;
     if plan.no_new_privileges {
@@ -144,8 +152,14 @@ fn seccomp(plan: &ProcessPlan) -> Result<()> {
 
 /// The environment, with `HOME` from the container's /etc/passwd where there is none.
 fn environment(plan: &ProcessPlan) -> Vec<Vec<u8>> {
-    let mut env = plan.env.clone();
-    if !env.iter().any(|entry| entry.starts_with(b"HOME=") && entry.len() > 5) {
+    // Of several with one name, the last one counts.
+    let name = |entry: &[u8]| entry.split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+    let mut seen = BTreeSet::new();
+    let last = plan.env.iter().rev().filter(|entry| seen.insert(name(entry)));
+    let mut env: Vec<Vec<u8>> = last.cloned().collect();
+    env.reverse();
+    let home = env.iter().rev().find_map(|entry| entry.strip_prefix(b"HOME="));
+    if home.is_none_or(<[u8]>::is_empty) {
         env.retain(|entry| !entry.starts_with(b"HOME="));
         env.push([b"HOME=", passwd::home(plan.uid).as_slice()].concat());
     }
@@ -153,7 +167,7 @@ fn environment(plan: &ProcessPlan) -> Vec<Vec<u8>> {
 }
 
 /// `bytes` for the kernel.
-fn c_string(bytes: &[u8]) -> Result<CString> {
+pub(super) fn c_string(bytes: &[u8]) -> Result<CString> {
     let refused = |_| Failure::unsupported(format!("\"{}\" has a NUL byte", show(bytes)));
     CString::new(bytes).map_err(refused)
 }

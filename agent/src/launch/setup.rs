@@ -1,7 +1,8 @@
 //! Everything of a new container that its namespaces need, up to its root directory.
 //!
 //! Order (as runc's, since images and engines depend on it): private mount tree, mounts, devices,
-//! working directory, names and kernel parameters, terminal, read-only and masked paths, `pivot_root`.
+//! working directory, hooks, names and kernel parameters, terminal, read-only and masked paths,
+//! `pivot_root`.
 //!
 //! Invariant: all mounts happen before `pivot_root`, through descriptors resolved inside the root file
 //! system; nothing uses a path of the container's own choice afterwards.
@@ -18,7 +19,7 @@ use nix::unistd::{chdir, fchdir, pivot_root, sethostname};
 use super::mounts::change;
 use super::plan::LaunchPlan;
 use super::root::Root;
-use super::{devices, mounts, options, paths, terminal};
+use super::{devices, hooks, mounts, options, paths, terminal};
 use crate::error::{Context, Failure, Result, show};
 use crate::sys;
 
@@ -43,6 +44,9 @@ pub(crate) fn run(
     if !process.cwd.is_empty() {
         // A file system that cannot be written to is found out by chdir, with a better message.
         let _ = root.make_dir(&process.cwd);
+    }
+    if let Some(wanted) = &container.create_hooks {
+        hooks::run(wanted, &hooks::Place::Root(&root))?;
     }
     names(plan, container)?;
     container.sysctls.iter().try_for_each(sysctl)?;

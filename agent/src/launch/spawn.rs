@@ -7,7 +7,9 @@ use std::io::{Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use cofferdam_agent_protocol::{IdMap, ProcessPlan, Rlimit};
+use cofferdam_agent_protocol::{
+    ContainerPlan, CpuAffinity, GuestHook, GuestHooks, IdMap, ProcessPlan, Rlimit,
+};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::CloneFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -24,10 +26,13 @@ use super::stages::Stages;
 use crate::error::{Context, Failure, Result};
 use crate::sys::{self, Stage};
 
-/// How long a launcher may take to be ready.
+/// `CLONE_NEWTIME` of `linux/sched.h`, which nix does not name.
+pub(crate) const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+
+/// How long a launcher may take to be ready, besides its hooks.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// How long `execve` may take.
+/// How long `execve` may take, besides the hooks before it.
 const GO_WITHIN: Duration = Duration::from_secs(60);
 
 /// Open files of a process whose plan does not say: what Linux systems give. The agent itself has more.
@@ -63,7 +68,10 @@ pub(crate) struct Launched {
 }
 
 /// A launcher that waits for the word to go.
-pub(crate) struct Waiting(AsyncFd<OwnedFd>);
+pub(crate) struct Waiting {
+    channel: AsyncFd<OwnedFd>,
+    within: Duration,
+}
 
 /// Launches a process.
 ///
@@ -73,12 +81,17 @@ pub(crate) async fn launch(launch: Launch<'_>) -> Result<Launched> {
     let plan = launch.plan;
     let process = plan.process.as_deref();
     let process = process.ok_or_else(|| Failure::unsupported("a plan without a process"))?;
-    let (mut channel, pid) = start(&launch)?;
-    let pid = if launch.joins.is_empty() { pid } else { sibling(&mut channel).await? };
+    let setup = plan.setup.as_deref();
+    let clocks = clocks(setup);
+    let (mut channel, pid) = start(&launch, &clocks)?;
+    let direct = launch.joins.is_empty() && clocks.is_empty();
+    let pid = if direct { pid } else { sibling(&mut channel).await? };
     let pidfd = sys::open_pidfd(pid).context(|| "opening the process".into())?;
-    let waiting = Waiting(channel);
+    let within = GO_WITHIN + hooks_take(setup.and_then(|setup| setup.start_hooks.as_ref()));
+    let waiting = Waiting { channel, within };
     let mut launched = Launched { pid, pidfd, terminal: None, waiting };
-    let outcome = timeout(READY_WITHIN, launched.prepare(plan, process)).await;
+    let within = READY_WITHIN + hooks_take(setup.and_then(|setup| setup.create_hooks.as_ref()));
+    let outcome = timeout(within, launched.prepare(plan, process)).await;
     let late = |_| Failure::other("the launcher was not ready in time");
     if let Err(failure) = outcome.map_err(late).and_then(|outcome| outcome) {
         launched.kill();
@@ -87,20 +100,41 @@ pub(crate) async fn launch(launch: Launch<'_>) -> Result<Launched> {
     Ok(launched)
 }
 
+/// How long hooks may take in all.
+fn hooks_take(hooks: Option<&GuestHooks>) -> Duration {
+    let seconds = |hook: &GuestHook| Duration::from_secs(hook.seconds().into());
+    hooks.map(|hooks| hooks.hooks.iter().map(seconds).sum()).unwrap_or_default()
+}
+
+/// The offsets of a new container's clocks, as `/proc/self/timens_offsets` takes them.
+fn clocks(setup: Option<&ContainerPlan>) -> String {
+    let offsets = setup.map(|setup| setup.time_offsets.as_slice()).unwrap_or_default();
+    let line = |offset: &cofferdam_agent_protocol::TimeOffset| {
+        format!("{} {} {}\n", offset.clock, offset.seconds, offset.nanoseconds)
+    };
+    offsets.iter().map(line).collect()
+}
+
 /// Clones the first stage.
-fn start(launch: &Launch<'_>) -> Result<(AsyncFd<OwnedFd>, Pid)> {
+fn start(launch: &Launch<'_>, clocks: &str) -> Result<(AsyncFd<OwnedFd>, Pid)> {
     let plan = plan_file(launch.plan).context(|| "writing the plan".into())?;
     let (ours, theirs) = channel::pair().context(|| "making a channel".into())?;
     let [stdin, stdout, stderr] = launch.stdio;
+    let mut new = CloneFlags::from_bits_retain(launch.plan.new);
+    if !clocks.is_empty() {
+        new.remove(CLONE_NEWTIME);
+    }
     let stages = Stages {
         program: launch.program,
         fds: [stdin, stdout, stderr, plan.as_fd(), theirs.as_fd()],
         channel: theirs.as_fd(),
         joins: launch.joins,
-        new: CloneFlags::from_bits_retain(launch.plan.new),
+        new,
+        clocks,
     };
-    // The namespaces are made after the others are joined.
-    let new = if launch.joins.is_empty() { stages.new } else { CloneFlags::empty() };
+    // The namespaces are made after the others are joined, and after the clocks are set.
+    let direct = launch.joins.is_empty() && clocks.is_empty();
+    let new = if direct { stages.new } else { CloneFlags::empty() };
     let pid = sys::clone_process(&Stage::Child, new, Some(launch.cgroup), || stages.run());
     let pid = pid.context(|| "making the process".into())?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(|| "preparing a channel".into())?;
@@ -143,10 +177,10 @@ impl Waiting {
     /// # Errors
     /// That of `execve`, for example.
     pub(crate) async fn go(mut self) -> Result<()> {
-        let fd = self.0.get_ref().as_fd();
+        let fd = self.channel.get_ref().as_fd();
         channel::send(fd, &Message::Go).context(|| "starting the process".into())?;
         let late = |_| Failure::other("the process did not start in time");
-        match timeout(GO_WITHIN, next(&mut self.0)).await.map_err(late)?? {
+        match timeout(self.within, next(&mut self.channel)).await.map_err(late)?? {
             None => Ok(()),
             Some(Message::Failed(failure)) => Err(failure),
             Some(_) => Err(Failure::other("the launcher said something unexpected")),
@@ -166,11 +200,14 @@ impl Launched {
             self.map_ids("uid_map", uids)?;
             self.map_ids("gid_map", gids)?;
         }
-        let fd = self.waiting.0.get_ref().as_fd();
+        // Only what comes later has an affinity (OCI runtime-spec, config#process).
+        let affinity = process.affinity.as_ref().filter(|_| plan.setup.is_none());
+        self.initial_affinity(affinity)?;
+        let fd = self.waiting.channel.get_ref().as_fd();
         channel::send(fd, &Message::Known).context(|| "telling the launcher".into())?;
         self.priorities(process)?;
         loop {
-            match next(&mut self.waiting.0).await? {
+            match next(&mut self.waiting.channel).await? {
                 Some(Message::Terminal(terminal)) => self.terminal = Some(terminal),
                 Some(Message::Ready) => break,
                 Some(Message::Failed(failure)) => return Err(failure),
@@ -182,7 +219,26 @@ impl Launched {
             sys::set_rlimit(self.pid, limit)
                 .context(|| format!("setting resource limit {}", limit.resource))?;
         }
-        Ok(())
+        self.last_affinity(affinity)
+    }
+
+    /// The CPUs that the process is set up on.
+    fn initial_affinity(&self, affinity: Option<&CpuAffinity>) -> Result<()> {
+        match affinity.map(|affinity| affinity.initial.as_slice()) {
+            None | Some([]) => Ok(()),
+            Some(cpus) => sys::set_affinity(self.pid, cpus)
+                .context(|| format!("execCPUAffinity.initial: CPUs {cpus:?} of the machine")),
+        }
+    }
+
+    /// The CPUs that it then runs on.
+    fn last_affinity(&self, affinity: Option<&CpuAffinity>) -> Result<()> {
+        let Some(CpuAffinity { initial, last }) = affinity else { return Ok(()) };
+        if initial.is_empty() && last.is_empty() {
+            return Ok(());
+        }
+        sys::set_affinity(self.pid, last)
+            .context(|| format!("execCPUAffinity.final: CPUs {last:?} of the machine"))
     }
 
     /// Kills the process.

@@ -3,6 +3,7 @@
 //! ```text
 //! nothing to join:  clone (new namespaces) -> second stage
 //! joining:          clone -> first stage: setns -> clone as sibling (new namespaces) -> second stage
+//! clock offsets:    as joining: unshare and set the offsets, before any process is in the namespace
 //! ```
 //! The namespaces are joined before new ones are made, so that a joined user namespace owns the new
 //! ones, and by a process of its own, because joining a pid namespace concerns children only.
@@ -12,12 +13,14 @@
 use std::convert::Infallible;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::channel::{self, Message};
 use crate::error::{Context, Failure, Result};
 use crate::sys::{self, Stage};
+
+use super::spawn::CLONE_NEWTIME;
 
 /// Namespaces of another process to join.
 pub(crate) struct Join {
@@ -39,18 +42,27 @@ pub(crate) struct Stages<'a> {
     pub(crate) joins: &'a [Join],
     /// Namespaces to make.
     pub(crate) new: CloneFlags,
+    /// Offsets of the clocks, as the kernel takes them; with any, the time namespace is not among `new`.
+    pub(crate) clocks: &'a str,
 }
 
 impl Stages<'_> {
     /// The first stage's work, in the child of the agent.
     pub(crate) fn run(&self) -> Infallible {
-        let outcome = if self.joins.is_empty() { self.second() } else { self.first() };
+        let direct = self.joins.is_empty() && self.clocks.is_empty();
+        let outcome = if direct { self.second() } else { self.first() };
         self.fail(outcome)
     }
 
     /// Joins, and makes the process that goes on.
     fn first(&self) -> Result<()> {
         sys::set_dumpable(false).context(|| "becoming undumpable".into())?;
+        if !self.clocks.is_empty() {
+            // The kernel takes them only as long as no process is in the namespace: the next one will be.
+            unshare(CLONE_NEWTIME).context(|| "making the time namespace".into())?;
+            std::fs::write("/proc/self/timens_offsets", self.clocks)
+                .context(|| format!("setting the clocks' offsets ({})", self.clocks.trim_end()))?;
+        }
         for join in self.joins {
             setns(&join.pidfd, join.kinds).context(|| "joining the namespaces".into())?;
             if join.kinds.contains(CloneFlags::CLONE_NEWUSER) {

@@ -7,6 +7,7 @@ use cofferdam_agent_protocol::{ContainerPlan, Namespace, NamespaceKind, ProcessP
 use nix::sched::CloneFlags;
 
 use crate::error::{Failure, Result};
+use crate::launch::CLONE_NEWTIME;
 
 /// Longest id.
 const MAX_ID: usize = 255;
@@ -17,9 +18,6 @@ const MAX_FILTERS: usize = 64;
 
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`: nobody here would listen.
 const NEW_LISTENER: u64 = 1 << 3;
-
-/// `CLONE_NEWTIME` of `linux/sched.h`, which nix does not name.
-pub(crate) const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 /// Refuses an id that is not a file name of letters, digits and `_+-.`.
 pub(crate) fn id(id: &str) -> Result<()> {
@@ -37,6 +35,18 @@ pub(crate) fn container(plan: &ContainerPlan) -> Result<&ProcessPlan> {
     let first = plan.process.as_ref();
     let first = first.ok_or_else(|| Failure::unsupported("a container without a process"))?;
     process(first)?;
+    for hook in plan.create_hooks.iter().chain(&plan.start_hooks).flat_map(|list| &list.hooks) {
+        if !hook.path.starts_with(b"/") || hook.args.is_empty() {
+            return Err(Failure::unsupported("a hook without an absolute path or without args"));
+        }
+    }
+    let clock = |clock: &str| clock == "monotonic" || clock == "boottime";
+    if !plan.time_offsets.iter().all(|offset| clock(&offset.clock)) {
+        return Err(Failure::unsupported("an offset of a clock that no namespace has"));
+    }
+    if !plan.time_offsets.is_empty() && !Namespaces::of(plan)?.new.contains(CLONE_NEWTIME) {
+        return Err(Failure::unsupported("offsets of clocks without a new time namespace"));
+    }
     Ok(first)
 }
 

@@ -1,6 +1,6 @@
 //! Plans that make no sense are refused; namespaces are sorted out.
 
-use cofferdam_agent_protocol::{SeccompFilter, Stdio, Terminal};
+use cofferdam_agent_protocol::{GuestHook, GuestHooks, SeccompFilter, Stdio, Terminal, TimeOffset};
 
 use super::*;
 
@@ -67,4 +67,28 @@ fn joins_are_grouped_and_the_user_namespace_comes_last() {
 fn a_namespace_twice_is_refused() {
     let namespaces = vec![namespace(NamespaceKind::Pid, ""), namespace(NamespaceKind::Pid, "a")];
     assert!(Namespaces::of(&ContainerPlan { namespaces, ..ContainerPlan::default() }).is_err());
+}
+
+#[test]
+fn hooks_and_clocks() {
+    let plain = || ContainerPlan { id: "c".into(), process: Some(runs()), ..Default::default() };
+    assert!(container(&plain()).is_ok());
+    let hooked = |path: &[u8], args: &[&[u8]]| {
+        let args = args.iter().map(|arg| arg.to_vec()).collect();
+        let hook = GuestHook { path: path.to_vec(), args, ..GuestHook::default() };
+        let hooks = Some(GuestHooks { hooks: vec![hook], ..GuestHooks::default() });
+        container(&ContainerPlan { start_hooks: hooks, ..plain() }).is_ok()
+    };
+    assert!(hooked(b"/bin/x", &[b"x"]));
+    assert!(!hooked(b"bin/x", &[b"x"]));
+    assert!(!hooked(b"/bin/x", &[]));
+    let offset = |clock: &str, namespaces| {
+        let clock = clock.into();
+        let time_offsets = vec![TimeOffset { clock, ..TimeOffset::default() }];
+        container(&ContainerPlan { time_offsets, namespaces, ..plain() }).is_ok()
+    };
+    assert!(offset("boottime", vec![namespace(NamespaceKind::Time, "")]));
+    assert!(!offset("realtime", vec![namespace(NamespaceKind::Time, "")]));
+    assert!(!offset("boottime", vec![namespace(NamespaceKind::Time, "other")]));
+    assert!(!offset("boottime", vec![]));
 }

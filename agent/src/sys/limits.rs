@@ -56,6 +56,29 @@ pub(crate) fn set_scheduler(pid: Pid, scheduler: &Scheduler) -> nix::Result<()> 
     result(outcome).map(drop)
 }
 
+/// Most CPUs of a machine that an affinity can name: what the C library's set holds.
+const MAX_CPUS: u32 = 1024;
+
+/// Lets `pid` run on `cpus` only; on all if there are none.
+///
+/// # Errors
+/// Those of `sched_setaffinity(2)`; `EINVAL` for a CPU that no machine has.
+pub(crate) fn set_affinity(pid: Pid, cpus: &[u32]) -> nix::Result<()> {
+    let mut mask = [if cpus.is_empty() { u64::MAX } else { 0 }; 16];
+    for cpu in cpus {
+        if *cpu >= MAX_CPUS {
+            return Err(Errno::EINVAL);
+        }
+        let word = usize::try_from(cpu / 64).map_err(|_| Errno::EINVAL)?;
+        *mask.get_mut(word).ok_or(Errno::EINVAL)? |= 1 << (cpu % 64);
+    }
+    // SAFETY: the size is that of `mask`, which outlives the call.
+    let outcome = unsafe {
+        libc::syscall(libc::SYS_sched_setaffinity, pid.as_raw(), size_of_val(&mask), mask.as_ptr())
+    };
+    result(outcome).map(drop)
+}
+
 /// Sets the I/O priority of `pid`.
 ///
 /// # Errors

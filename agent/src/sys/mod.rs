@@ -6,6 +6,7 @@ mod bpf;
 mod clone;
 mod identity;
 mod limits;
+mod mount;
 mod net;
 mod process;
 mod terminal;
@@ -15,7 +16,8 @@ pub(crate) use clone::{Stage, clone_process, exec_fd, exit_now};
 pub(crate) use identity::{
     clear_ambient, drop_bounding, raise_ambient, set_capabilities, supported_capabilities,
 };
-pub(crate) use limits::{set_io_priority, set_rlimit, set_scheduler};
+pub(crate) use limits::{set_affinity, set_io_priority, set_rlimit, set_scheduler};
+pub(crate) use mount::{attach_tree, clone_tree, map_tree, set_tree_attributes};
 pub(crate) use net::loopback_up;
 pub(crate) use process::{
     adopt, close_on_exec_from, default_signals, install_fds, new_session_keyring, next_ended,
@@ -23,7 +25,8 @@ pub(crate) use process::{
     set_dumpable, set_keep_capabilities, set_subreaper, watch,
 };
 pub(crate) use terminal::{
-    WindowSize, number as terminal_number, peer as terminal_peer, resize, take_control, unlock,
+    WindowSize, keep_newlines, number as terminal_number, peer as terminal_peer, resize,
+    take_control, unlock,
 };
 
 use nix::errno::Errno;

@@ -10,8 +10,10 @@
 mod container;
 mod errors;
 mod guest;
+mod hooks;
 mod host;
 mod lifecycle;
+mod mounts;
 mod namespaces;
 mod security;
 mod streams;

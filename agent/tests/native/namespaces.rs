@@ -137,3 +137,92 @@ fn exec_into_a_time_namespace() {
     host.exec("c", "e", plan);
     assert_eq!(host.all(stdout), "same\n");
 }
+
+/// Clocks of a container that the host's uptime has nothing to do with.
+fn offsets() -> Vec<TimeOffset> {
+    let offset =
+        |clock: &str, seconds| TimeOffset { clock: clock.into(), seconds, nanoseconds: 2_718_281 };
+    vec![offset("monotonic", 7881), offset("boottime", 100_000_000)]
+}
+
+const SHOW_CLOCKS: &str =
+    "tr -s ' ' < /proc/self/timens_offsets; cut -d. -f1 /proc/uptime; readlink /proc/self/ns/time";
+
+fn has_offsets(text: &str) {
+    assert!(text.starts_with("monotonic 7881 2718281\nboottime 100000000 2718281\n"), "{text}");
+    let uptime: u64 = text.lines().nth(2).unwrap().parse().unwrap();
+    assert!(uptime > 100_000_000, "{text}");
+}
+
+#[test]
+fn clocks_have_offsets() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let mut plan = container("c", &["sh", "-c", SHOW_CLOCKS]);
+    plan.namespaces.push(namespace(NamespaceKind::Time));
+    plan.time_offsets = offsets();
+    has_offsets(&host.shell_in(plan.clone()));
+    plan.process = Some(process(&["sh", "-c", "echo $$; id -u"]));
+    assert_eq!(host.shell_in(plan), "1\n0\n");
+}
+
+#[test]
+fn clocks_have_offsets_in_a_user_namespace_and_beside_another_container() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let mut plan = mapped("own", &["sh", "-c", SHOW_CLOCKS]);
+    plan.namespaces.push(namespace(NamespaceKind::Time));
+    plan.time_offsets = offsets();
+    has_offsets(&host.shell_in(plan));
+    host.create(mapped("sandbox", &["sleep", "1000"]));
+    host.start("sandbox");
+    let mut plan = container("app", &["sh", "-c", SHOW_CLOCKS]);
+    plan.namespaces = vec![
+        namespace(NamespaceKind::Mount),
+        namespace(NamespaceKind::Pid),
+        namespace(NamespaceKind::Time),
+        joined(NamespaceKind::User, "sandbox"),
+        joined(NamespaceKind::Network, "sandbox"),
+        joined(NamespaceKind::Ipc, "sandbox"),
+        joined(NamespaceKind::Uts, "sandbox"),
+    ];
+    plan.time_offsets = offsets();
+    has_offsets(&host.shell_in(plan));
+    host.delete("sandbox", true);
+}
+
+#[test]
+fn exec_sees_the_offsets() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let mut plan = mapped("c", &["sleep", "1000"]);
+    plan.namespaces.push(namespace(NamespaceKind::Time));
+    plan.time_offsets = offsets();
+    host.create(plan);
+    host.start("c");
+    let plan = process(&["sh", "-c", SHOW_CLOCKS]);
+    let stdout = plan.stdio.clone().unwrap().stdout.unwrap();
+    host.exec("c", "e", plan);
+    has_offsets(&host.all(stdout));
+    host.delete("c", true);
+}
+
+#[test]
+fn an_offset_that_the_kernel_does_not_take_is_named() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let mut plan = container("c", &["true"]);
+    plan.namespaces.push(namespace(NamespaceKind::Time));
+    let clock = "monotonic".into();
+    plan.time_offsets = vec![TimeOffset { clock, seconds: i64::MAX, nanoseconds: 0 }];
+    let (_, message) = host.refused(request::Body::Create(Box::new(plan)));
+    assert!(message.contains("offsets (monotonic 9223372036854775807 0)"), "{message}");
+}

@@ -120,3 +120,35 @@ fn a_device_filter_is_attached() {
     let outcome = host.run(plan);
     assert!(outcome.stderr.contains("Operation not permitted"), "{outcome:?}");
 }
+
+#[test]
+fn an_exec_has_its_cpus_and_the_first_process_has_all() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let show = ["grep", "^Cpus_allowed_list", "/proc/self/status"];
+    let only = |initial: &[u32], last: &[u32]| {
+        Some(CpuAffinity { initial: initial.into(), last: last.into() })
+    };
+    let all = host.shell_in(with(&show, |p| p.affinity = only(&[], &[0])));
+    assert_ne!(all, "Cpus_allowed_list:\t0\n", "this needs two CPUs");
+    host.create(container("c", &["sleep", "1000"]));
+    host.start("c");
+    let mut exec = |id: &str, affinity| {
+        let plan = ProcessPlan { affinity, ..process(&show) };
+        let stdout = plan.stdio.clone().unwrap().stdout.unwrap();
+        host.exec("c", id, plan);
+        let text = host.all(stdout);
+        assert_eq!(host.ended("c", id), (0, 0));
+        text
+    };
+    assert_eq!(exec("last", only(&[], &[1])), "Cpus_allowed_list:\t1\n");
+    assert_eq!(exec("both", only(&[0], &[1])), "Cpus_allowed_list:\t1\n");
+    assert_eq!(exec("initial", only(&[0], &[])), all);
+    assert_eq!(exec("none", None), all);
+    let plan = ProcessPlan { affinity: only(&[], &[1000]), ..process(&show) };
+    let (_, message) = host.refused(super::host::exec("c", "missing", plan));
+    assert!(message.contains("execCPUAffinity.final: CPUs [1000]"), "{message}");
+    host.delete("c", true);
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
-use super::capabilities;
+use super::json::{self, JsonError};
 
 /// Largest `config.json`. Engines write some tens of KiB.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -40,7 +40,7 @@ pub enum BundleError {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: serde_json::Error,
+        source: JsonError,
     },
     /// Its version.
     #[error("{path}: ociVersion {version:?} is not supported; this runtime knows 1.x.y")]
@@ -126,28 +126,19 @@ fn directory_at(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Parses `bytes` and checks the version; also gives what was ignored. `path` is for the errors only.
-pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<(Spec, Vec<String>), BundleError> {
+/// Parses the text of a `config.json` and checks the version; also gives what was ignored. `path` is for the errors
+/// only.
+///
+/// # Errors
+/// [`BundleError::Parse`], [`BundleError::Version`].
+pub fn parse(bytes: &[u8], path: &Path) -> Result<(Spec, Vec<String>), BundleError> {
     let fail = |source| BundleError::Parse { path: path.to_owned(), source };
-    let (spec, warnings) = match serde_json::from_slice(bytes) {
-        Ok(spec) => (spec, Vec::new()),
-        // The error of the text itself tells the place: it stands unless the names were the reason.
-        Err(error) => without_unknown_capabilities(bytes).ok_or_else(|| fail(error))?,
-    };
+    let (spec, warnings) = json::parse::<Spec>(bytes, "").map_err(fail)?;
     if version_known(spec.version()) {
         Ok((spec, warnings))
     } else {
         Err(BundleError::Version { path: path.to_owned(), version: spec.version().clone() })
     }
-}
-
-/// The specification in `bytes` without the capabilities that nobody knows, if there are any and it is sound
-/// otherwise.
-fn without_unknown_capabilities(bytes: &[u8]) -> Option<(Spec, Vec<String>)> {
-    let mut config = serde_json::from_slice(bytes).ok()?;
-    let warnings = capabilities::take_unknown(&mut config);
-    let spec = serde_json::from_value(config).ok()?;
-    (!warnings.is_empty()).then_some((spec, warnings))
 }
 
 /// `1.x.y`, with or without a suffix such as `-rc.2` or `+dev`.

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::process::CAPABILITIES;
 
-/// Takes unknown names out of the capability sets of `config`; a warning for each set that had some.
-pub(super) fn take_unknown(config: &mut Value) -> Vec<String> {
-    let sets = config.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
+/// Takes unknown names out of the capability sets of `process`; a warning for each set that had some.
+pub(super) fn take_unknown(process: &mut Value) -> Vec<String> {
+    let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);
     let mut warnings = Vec::new();
     for (set, names) in sets.into_iter().flatten() {
         let Some(names) = names.as_array_mut() else { continue };

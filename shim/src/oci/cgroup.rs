@@ -1,8 +1,8 @@
 //! Linux resources to files of a control group v2 (OCI runtime-spec, config-linux#control-groups;
 //! kernel, Documentation/admin-guide/cgroup-v2.rst).
 //!
-//! The cgroup lives in the guest. So what names CPUs, NUMA nodes or network classes of the host has no
-//! meaning there and is a warning.
+//! The cgroup lives in the guest. So what names NUMA nodes or network classes of the host has no meaning there and
+//! is a warning. A set of CPUs goes to the agent as it is, which fits it to the CPUs of the machine.
 //!
 //! Invariant: a file name has no slash and does not begin with a dot.
 
@@ -33,10 +33,11 @@ pub(crate) fn settings(
     if let Some(io) = resources.block_io() {
         io_settings(io, &mut all)?;
     }
-    for limit in resources.hugepage_limits().as_deref().unwrap_or_default() {
+    for (index, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
         let size = limit.page_size();
         if size.is_empty() || !size.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(invalid("linux.resources.hugepageLimits", format!("page size {size:?}")));
+            let field = format!("linux.resources.hugepageLimits[{index}].pageSize");
+            return Err(invalid(field, format!("{size:?} is not a page size")));
         }
         all.push(setting(&format!("hugetlb.{size}.max"), limit_text(limit.limit())));
         all.push(setting(&format!("hugetlb.{size}.rsvd.max"), limit_text(limit.limit())));
@@ -52,6 +53,9 @@ pub(crate) fn settings(
     for (file, value) in unified {
         if file.is_empty() || file.contains('/') || file.starts_with('.') {
             return Err(invalid("linux.resources.unified", format!("{file:?} is not a file name")));
+        }
+        if value.contains('\0') {
+            return Err(invalid(format!("linux.resources.unified.{file}"), "a NUL byte"));
         }
         all.push(setting(file, value.clone()));
     }
@@ -69,8 +73,11 @@ fn limit_text(limit: i64) -> String {
 
 fn memory_settings(memory: &LinuxMemory, all: &mut Vec<CgroupSetting>) -> Result<(), OciError> {
     let limit = memory.limit().filter(|limit| *limit != 0);
-    if let Some(swap) = memory.swap().filter(|swap| *swap != 0) {
-        all.push(setting("memory.swap.max", swap_only(swap, limit)?));
+    match memory.swap().filter(|swap| *swap != 0) {
+        Some(swap) => all.push(setting("memory.swap.max", swap_only(swap, limit)?)),
+        // No limit of memory, in cgroup v1's words, is none of both together.
+        None if limit == Some(-1) => all.push(setting("memory.swap.max", "max")),
+        None => {}
     }
     if let Some(limit) = limit {
         all.push(setting("memory.max", limit_text(limit)));
@@ -119,11 +126,16 @@ fn cpu_settings(
     all: &mut Vec<CgroupSetting>,
     warnings: &mut Vec<String>,
 ) -> Result<(), OciError> {
-    let idle = cpu.idle().is_some_and(|idle| idle == 1);
-    if idle {
-        all.push(setting("cpu.idle", "1"));
+    match cpu.idle() {
+        None => {}
+        Some(idle @ (0 | 1)) => all.push(setting("cpu.idle", idle.to_string())),
+        Some(idle) => {
+            let problem = format!("{idle} is neither 0 nor 1");
+            return Err(invalid("linux.resources.cpu.idle", problem));
+        }
     }
-    if let Some(shares) = cpu.shares().filter(|shares| *shares != 0 && !idle) {
+    // An idle group has no weight.
+    if let Some(shares) = cpu.shares().filter(|shares| *shares != 0 && cpu.idle() != Some(1)) {
         all.push(setting("cpu.weight", weight(shares).to_string()));
     }
     let quota = cpu.quota().filter(|quota| *quota != 0);
@@ -132,40 +144,51 @@ fn cpu_settings(
         let quota = quota.filter(|q| *q > 0).map_or_else(|| "max".into(), |q| q.to_string());
         all.push(setting("cpu.max", format!("{quota} {}", period.unwrap_or(100_000))));
     }
-    if let Some(burst) = cpu.burst().filter(|burst| *burst != 0) {
+    if let Some(burst) = cpu.burst() {
         all.push(setting("cpu.max.burst", burst.to_string()));
     }
-    if cpu.realtime_runtime().is_some_and(|n| n != 0)
-        || cpu.realtime_period().is_some_and(|n| n != 0)
-    {
-        let field = "linux.resources.cpu.realtimeRuntime";
-        return Err(super::unsupported(field, "cgroup v2 has no real-time bandwidth control"));
+    let asked = [
+        ("realtimeRuntime", cpu.realtime_runtime().is_some_and(|n| n != 0)),
+        ("realtimePeriod", cpu.realtime_period().is_some_and(|n| n != 0)),
+    ];
+    for (field, _) in asked.into_iter().filter(|(_, asked)| *asked) {
+        let text = "has no counterpart in cgroup v2; ignored";
+        warnings.push(format!("linux.resources.cpu.{field} {text}"));
     }
-    for (name, value) in [("cpus", cpu.cpus()), ("mems", cpu.mems())] {
-        if value.as_ref().is_some_and(|value| !value.is_empty()) {
-            warnings.push(format!(
-                "linux.resources.cpu.{name} names parts of the host, not of the virtual machine; \
-                 only their number counts"
+    if let Some(cpus) = cpu.cpus().as_ref().filter(|cpus| !cpus.is_empty()) {
+        if !cpus.bytes().all(|b| b.is_ascii_digit() || b" ,-\n".contains(&b)) {
+            return Err(invalid(
+                "linux.resources.cpu.cpus",
+                format!("{cpus:?} is not a list of CPUs"),
             ));
         }
+        all.push(setting("cpuset.cpus", cpus.trim()));
+    }
+    if cpu.mems().as_ref().is_some_and(|mems| !mems.is_empty() && mems.trim() != "0") {
+        let text = "names memory nodes of the host; the virtual machine has one; ignored";
+        warnings.push(format!("linux.resources.cpu.mems {text}"));
     }
     Ok(())
 }
 
-/// CPU shares (2 to 262144, default 1024) to a weight (1 to 10000, default 100), linearly, as runc and
-/// crun have always done it.
-fn weight(shares: u64) -> u64 {
-    let shares = shares.clamp(2, 262_144);
-    1 + ((shares - 2) * 9999) / 262_142
+/// CPU shares (2 to 262144, default 1024) to a weight (1 to 10000, default 100), as runc 1.3.2 and crun do it: a
+/// curve through both ends and both defaults, quadratic in the logarithms.
+fn weight(shares: u64) -> u32 {
+    let shares = u32::try_from(shares.clamp(2, 262_144)).unwrap_or(262_144);
+    let log = f64::from(shares).log2();
+    let exact = 10f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0);
+    // The default is a whole number but for the rounding of its terms.
+    let exact = exact - 1e-9 * exact;
+    (1..10_000).find(|weight| f64::from(*weight) >= exact).unwrap_or(10_000)
 }
 
 fn io_settings(io: &LinuxBlockIo, all: &mut Vec<CgroupSetting>) -> Result<(), OciError> {
     if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
-        all.push(setting("io.weight", io_weight(weight)?.to_string()));
+        all.push(setting("io.weight", io_weight("weight", weight)?.to_string()));
     }
-    for device in io.weight_device().as_deref().unwrap_or_default() {
+    for (index, device) in io.weight_device().iter().flatten().enumerate() {
         if let Some(weight) = device.weight().filter(|weight| *weight != 0) {
-            let weight = io_weight(weight)?;
+            let weight = io_weight(&format!("weightDevice[{index}].weight"), weight)?;
             all.push(setting(
                 "io.weight",
                 format!("{}:{} {weight}", device.major(), device.minor()),
@@ -192,12 +215,10 @@ fn io_settings(io: &LinuxBlockIo, all: &mut Vec<CgroupSetting>) -> Result<(), Oc
 }
 
 /// Block I/O weight (10 to 1000) to an `io.weight` (1 to 10000), linearly.
-fn io_weight(weight: u16) -> Result<u32, OciError> {
+fn io_weight(field: &str, weight: u16) -> Result<u32, OciError> {
     if !(10..=1000).contains(&weight) {
-        return Err(invalid(
-            "linux.resources.blockIO.weight",
-            format!("{weight} is not 10 to 1000"),
-        ));
+        let field = format!("linux.resources.blockIO.{field}");
+        return Err(invalid(field, format!("{weight} is not 10 to 1000")));
     }
     Ok(1 + (u32::from(weight) - 10) * 9999 / 990)
 }

@@ -39,7 +39,7 @@ const DEFAULT_RULES: [(u32, Option<u32>); 8] = [
 /// The nodes of a container.
 pub(super) fn nodes(linux: Option<&Linux>) -> Result<Vec<DeviceNode>, OciError> {
     let listed = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
-    let mut nodes = listed.iter().map(node).collect::<Result<Vec<_>, _>>()?;
+    let mut nodes = listed.iter().enumerate().map(node).collect::<Result<Vec<_>, _>>()?;
     for (path, major, minor) in DEFAULT_NODES {
         if nodes.iter().all(|node| node.path != path.as_bytes()) {
             nodes.push(DeviceNode {
@@ -56,17 +56,17 @@ pub(super) fn nodes(linux: Option<&Linux>) -> Result<Vec<DeviceNode>, OciError> 
     Ok(nodes)
 }
 
-fn node(device: &LinuxDevice) -> Result<DeviceNode, OciError> {
+fn node((index, device): (usize, &LinuxDevice)) -> Result<DeviceNode, OciError> {
     let path = device.path();
-    let field = || format!("linux.devices {}", path.display());
+    let field = || format!("linux.devices[{index}] ({})", path.display());
     let kind = match device.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => DeviceType::Character,
         LinuxDeviceType::B => DeviceType::Block,
         LinuxDeviceType::P => DeviceType::Fifo,
         LinuxDeviceType::A => return Err(invalid(field(), "type \"a\" is not that of a node")),
     };
-    if !path.is_absolute() {
-        return Err(invalid(field(), "the path is not absolute"));
+    if !path.is_absolute() || path.as_os_str().as_bytes().contains(&0) {
+        return Err(invalid(field(), "the path is not absolute, or has a NUL byte"));
     }
     let number = |value: i64, most: u32| {
         let value = if kind == DeviceType::Fifo { 0 } else { value };
@@ -89,7 +89,7 @@ fn node(device: &LinuxDevice) -> Result<DeviceNode, OciError> {
 pub(super) fn filter(linux: Option<&Linux>) -> Result<Vec<u8>, OciError> {
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let listed = resources.and_then(|r| r.devices().as_deref()).unwrap_or_default();
-    let mut rules = listed.iter().map(rule).collect::<Result<Vec<_>, _>>()?;
+    let mut rules = listed.iter().enumerate().map(rule).collect::<Result<Vec<_>, _>>()?;
     let allow = |kind, major, minor, access| DeviceRule { allow: true, kind, major, minor, access };
     rules.push(allow(RuleType::Any, None, None, MKNOD));
     for (major, minor) in DEFAULT_RULES {
@@ -98,21 +98,21 @@ pub(super) fn filter(linux: Option<&Linux>) -> Result<Vec<u8>, OciError> {
     Ok(program(&rules)?)
 }
 
-fn rule(rule: &LinuxDeviceCgroup) -> Result<DeviceRule, OciError> {
-    let field = "linux.resources.devices";
-    let number = |value: Option<i64>, most: u32| match value {
+fn rule((index, rule): (usize, &LinuxDeviceCgroup)) -> Result<DeviceRule, OciError> {
+    let field = |part: &str| format!("linux.resources.devices[{index}].{part}");
+    let number = |part: &str, value: Option<i64>, most: u32| match value {
         None | Some(-1) => Ok(None),
         Some(value) => u32::try_from(value)
             .ok()
             .filter(|n| *n <= most)
             .map(Some)
-            .ok_or_else(|| invalid(field, format!("device number {value}"))),
+            .ok_or_else(|| invalid(field(part), format!("device number {value}"))),
     };
     let kind = match rule.typ().unwrap_or_default() {
         LinuxDeviceType::A => RuleType::Any,
         LinuxDeviceType::B => RuleType::Block,
         LinuxDeviceType::C | LinuxDeviceType::U => RuleType::Character,
-        LinuxDeviceType::P => return Err(invalid(field, "a rule about fifos (type \"p\")")),
+        LinuxDeviceType::P => return Err(invalid(field("type"), "a rule about fifos (\"p\")")),
     };
     let access = match rule.access().as_deref().unwrap_or_default() {
         "" if kind == RuleType::Any => ALL,
@@ -120,13 +120,13 @@ fn rule(rule: &LinuxDeviceCgroup) -> Result<DeviceRule, OciError> {
             'm' => Ok(all | MKNOD),
             'r' => Ok(all | READ),
             'w' => Ok(all | WRITE),
-            _ => Err(invalid(field, format!("access {text:?}; it has letters of \"rwm\""))),
+            _ => Err(invalid(field("access"), format!("{text:?}; it has letters of \"rwm\""))),
         })?,
     };
     // A rule of type "a" is about every device, whatever its numbers say (runc, crun).
     let any = kind == RuleType::Any;
-    let major = number(rule.major().filter(|_| !any), MAX_MAJOR)?;
-    let minor = number(rule.minor().filter(|_| !any), MAX_MINOR)?;
+    let major = number("major", rule.major().filter(|_| !any), MAX_MAJOR)?;
+    let minor = number("minor", rule.minor().filter(|_| !any), MAX_MINOR)?;
     Ok(DeviceRule { allow: rule.allow(), kind, major, minor, access })
 }
 

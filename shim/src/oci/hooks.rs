@@ -1,8 +1,7 @@
 //! Hooks (OCI runtime-spec, config#posix-platform-hooks).
 //!
 //! Those of the runtime's namespace run on the host: prestart, createRuntime, poststart, poststop. Those
-//! of the container's namespace (createContainer, startContainer) name programs of the host to be run
-//! inside the container, which has none of them: they are refused.
+//! of the container's namespace (createContainer, startContainer) run in the guest: see `guest_hooks`.
 //!
 //! Invariant: a hook gets the state on standard input, ends within its time-out or is killed, does not outlive
 //! the run that waits for it, and is always reaped.
@@ -10,6 +9,7 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::io::unix::AsyncFd;
 
-use super::{OciError, invalid, unsupported};
+use super::{OciError, invalid};
 
 /// Longest output of a failing hook that is repeated.
 const MAX_OUTPUT: usize = 4096;
@@ -26,6 +26,8 @@ const MAX_OUTPUT: usize = 4096;
 /// One hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
+    /// Its list and its place in that, for messages: `createRuntime hook #0`.
+    pub name: String,
     /// The program, absolute.
     pub path: PathBuf,
     /// Its arguments, the name it is called by first; empty means the path.
@@ -51,16 +53,20 @@ pub struct Hooks {
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
     /// It could not be run.
-    #[error("running the hook {path}")]
+    #[error("error running {name}: {path}")]
     Run {
+        /// Which.
+        name: String,
         /// The program.
         path: PathBuf,
         /// Why not.
         source: io::Error,
     },
     /// It ended badly.
-    #[error("the hook {path} ended with {status}: {output}")]
+    #[error("error running {name}: {path} ended with {status}: {output}")]
     Status {
+        /// Which.
+        name: String,
         /// The program.
         path: PathBuf,
         /// How it ended.
@@ -69,8 +75,10 @@ pub enum HookError {
         output: String,
     },
     /// It took too long.
-    #[error("the hook {path} was killed after its time-out of {timeout:?}")]
+    #[error("error running {name}: {path} was killed after its time-out of {timeout:?}")]
     Timeout {
+        /// Which.
+        name: String,
         /// The program.
         path: PathBuf,
         /// The time-out.
@@ -80,14 +88,6 @@ pub enum HookError {
 
 pub(crate) fn hooks(hooks: Option<&oci_spec::runtime::Hooks>) -> Result<Hooks, OciError> {
     let Some(hooks) = hooks else { return Ok(Hooks::default()) };
-    for (name, list) in
-        [("createContainer", hooks.create_container()), ("startContainer", hooks.start_container())]
-    {
-        if list.as_ref().is_some_and(|list| !list.is_empty()) {
-            let reason = "it would run a program of the host inside the guest";
-            return Err(unsupported(format!("hooks.{name}"), reason));
-        }
-    }
     #[allow(deprecated, reason = "docker and others still use prestart")]
     let prestart = hooks.prestart();
     let mut create = list("prestart", prestart.as_deref())?;
@@ -99,32 +99,42 @@ pub(crate) fn hooks(hooks: Option<&oci_spec::runtime::Hooks>) -> Result<Hooks, O
     })
 }
 
-fn list(name: &str, hooks: Option<&[oci_spec::runtime::Hook]>) -> Result<Vec<Hook>, OciError> {
-    let hook = |hook: &oci_spec::runtime::Hook| {
+/// The hooks of the list `name`.
+pub(super) fn list(
+    name: &str,
+    hooks: Option<&[oci_spec::runtime::Hook]>,
+) -> Result<Vec<Hook>, OciError> {
+    let hook = |(index, hook): (usize, &oci_spec::runtime::Hook)| {
+        let field = format!("hooks.{name}[{index}]");
         if !hook.path().is_absolute() {
             let problem = format!("{} is not an absolute path", hook.path().display());
-            return Err(invalid(format!("hooks.{name}"), problem));
+            return Err(invalid(format!("{field}.path"), problem));
         }
         let timeout = hook.timeout().map(u64::try_from).transpose();
         let timeout = timeout.ok().filter(|seconds| *seconds != Some(0)).ok_or_else(|| {
-            invalid(format!("hooks.{name}"), "the time-out is not a positive number of seconds")
+            invalid(format!("{field}.timeout"), "not a positive number of seconds")
         })?;
         let pair = |text: &String| {
             let (key, value) = text.split_once('=').unwrap_or((text, ""));
             (key.to_owned(), value.to_owned())
         };
-        let strings = hook.args().iter().flatten().chain(hook.env().iter().flatten());
-        if strings.into_iter().any(|text| text.contains('\0')) {
-            return Err(invalid(format!("hooks.{name}"), "a NUL byte"));
+        for (part, strings) in [("args", hook.args()), ("env", hook.env())] {
+            if strings.iter().flatten().any(|text| text.contains('\0')) {
+                return Err(invalid(format!("{field}.{part}"), "a NUL byte"));
+            }
+        }
+        if hook.path().as_os_str().as_bytes().contains(&0) {
+            return Err(invalid(format!("{field}.path"), "a NUL byte"));
         }
         Ok(Hook {
+            name: format!("{name} hook #{index}"),
             path: hook.path().clone(),
             args: hook.args().clone().unwrap_or_default(),
             env: hook.env().iter().flatten().map(pair).filter(|(key, _)| !key.is_empty()).collect(),
             timeout: timeout.map(Duration::from_secs),
         })
     };
-    hooks.unwrap_or_default().iter().map(hook).collect()
+    hooks.unwrap_or_default().iter().enumerate().map(hook).collect()
 }
 
 impl Hook {
@@ -142,21 +152,26 @@ impl Hook {
         state: &str,
         told: impl FnMut(Option<u32>) + Send,
     ) -> Result<(), HookError> {
-        let failed = |source| HookError::Run { path: self.path.clone(), source };
+        let failed =
+            |source| HookError::Run { name: self.name.clone(), path: self.path.clone(), source };
         let mut output = tempfile::tempfile().map_err(failed)?;
         let errors = output.try_clone().map_err(failed)?;
         let command = self.command(input(state).map_err(failed)?, errors);
         let mut running = Running::start(command, told).map_err(failed)?;
         let Some(ended) = running.ended(self.timeout).await else {
             let timeout = self.timeout.unwrap_or_default();
-            return Err(HookError::Timeout { path: self.path.clone(), timeout });
+            return Err(HookError::Timeout {
+                name: self.name.clone(),
+                path: self.path.clone(),
+                timeout,
+            });
         };
         let status = ended.map_err(failed)?;
         if status.success() {
             return Ok(());
         }
         let output = crate::tail::of_file(&mut output, MAX_OUTPUT).unwrap_or_default();
-        Err(HookError::Status { path: self.path.clone(), status, output })
+        Err(HookError::Status { name: self.name.clone(), path: self.path.clone(), status, output })
     }
 
     fn command(&self, input: File, errors: File) -> Command {

@@ -11,21 +11,32 @@ mod cgroup;
 mod default_spec;
 mod device_filter;
 mod devices;
+mod guest_hooks;
 pub mod hooks;
+mod json;
 mod mount_options;
 mod mounts;
 mod namespaces;
 mod process;
+mod scheduling;
 mod seccomp;
+mod time;
 mod translate;
+mod update;
 
-pub use bundle::{Bundle, BundleError};
+pub use bundle::{Bundle, BundleError, parse as parse_config};
 pub use default_spec::{default_spec, default_spec_text};
+pub use json::JsonError;
+pub(crate) use mount_options::MOUNT_OPTIONS;
+#[cfg(test)]
+pub(crate) use mount_options::takes_mount_option;
 pub use mounts::HostFile;
 pub use namespaces::HostNetwork;
 pub(crate) use namespaces::process_of;
-pub(crate) use translate::process_plan;
+pub(crate) use process::CAPABILITIES;
+pub use process::{exec, parse_process};
 pub use translate::{Needs, Translated, translate};
+pub use update::{Update, update, update_to};
 
 /// A specification that cannot be run in a pod.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +67,9 @@ pub enum OciError {
         /// Why not.
         reason: String,
     },
+    /// JSON that is not what it should be.
+    #[error(transparent)]
+    Json(#[from] JsonError),
     /// The seccomp profile.
     #[error(transparent)]
     Seccomp(#[from] seccomp::SeccompError),

@@ -3,11 +3,86 @@
 //! Invariant: total; an option that is not known is data for the file system, as `mount(8)` has it.
 
 use libc::{
-    MS_BIND, MS_DIRSYNC, MS_I_VERSION, MS_LAZYTIME, MS_MANDLOCK, MS_NOATIME, MS_NODEV,
-    MS_NODIRATIME, MS_NOEXEC, MS_NOSUID, MS_NOSYMFOLLOW, MS_POSIXACL, MS_PRIVATE, MS_RDONLY,
-    MS_REC, MS_RELATIME, MS_REMOUNT, MS_SHARED, MS_SILENT, MS_SLAVE, MS_STRICTATIME,
-    MS_SYNCHRONOUS, MS_UNBINDABLE,
+    MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME,
+    MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME, MS_BIND, MS_DIRSYNC, MS_I_VERSION, MS_LAZYTIME,
+    MS_MANDLOCK, MS_NOATIME, MS_NODEV, MS_NODIRATIME, MS_NOEXEC, MS_NOSUID, MS_NOSYMFOLLOW,
+    MS_POSIXACL, MS_PRIVATE, MS_RDONLY, MS_REC, MS_RELATIME, MS_REMOUNT, MS_SHARED, MS_SILENT,
+    MS_SLAVE, MS_STRICTATIME, MS_SYNCHRONOUS, MS_UNBINDABLE,
 };
+
+/// All options that are not just passed on to the file system, in the order of the alphabet.
+pub(crate) const MOUNT_OPTIONS: [&str; 63] = [
+    "acl",
+    "async",
+    "atime",
+    "bind",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "idmap",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noacl",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "ridmap",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
+];
+
+/// Whether `option` is one of them.
+#[cfg(test)]
+pub(crate) fn takes_mount_option(option: &str) -> bool {
+    MountOptions::parse(&[option]).data.is_empty()
+}
 
 /// Parsed options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,10 +93,23 @@ pub(crate) struct MountOptions {
     pub(crate) propagation: u64,
     /// What is left for the file system, comma-separated.
     pub(crate) data: String,
+    /// `MOUNT_ATTR_*` to set on the whole tree of mounts.
+    pub(crate) recursive_set: u64,
+    /// `MOUNT_ATTR_*` to clear likewise, before those are set.
+    pub(crate) recursive_clear: u64,
     /// `tmpcopyup`.
     pub(crate) copy_up: bool,
-    /// `idmap` or `ridmap`.
-    pub(crate) id_mapped: bool,
+    /// `idmap` or `ridmap`; the latter is for the whole tree.
+    pub(crate) id_map: Option<IdMapped>,
+}
+
+/// How far an id map reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IdMapped {
+    /// The mount.
+    Here,
+    /// The mount and all below it.
+    Recursively,
 }
 
 /// What an option does to the flags.
@@ -29,6 +117,8 @@ enum Effect {
     Set(u64),
     Clear(u64),
     Propagation(u64),
+    SetAll(u64),
+    ClearAll(u64),
 }
 
 impl MountOptions {
@@ -39,10 +129,13 @@ impl MountOptions {
         for option in options.iter().map(AsRef::as_ref) {
             match (option, effect(option)) {
                 ("tmpcopyup", _) => parsed.copy_up = true,
-                ("idmap" | "ridmap", _) => parsed.id_mapped = true,
+                ("idmap", _) => parsed.id_map = Some(IdMapped::Here),
+                ("ridmap", _) => parsed.id_map = Some(IdMapped::Recursively),
                 (_, Some(Effect::Set(flags))) => parsed.flags |= flags,
                 (_, Some(Effect::Clear(flags))) => parsed.flags &= !flags,
                 (_, Some(Effect::Propagation(flags))) => parsed.propagation = flags,
+                (_, Some(Effect::SetAll(attribute))) => parsed.recursive(attribute, true),
+                (_, Some(Effect::ClearAll(attribute))) => parsed.recursive(attribute, false),
                 ("" | "defaults", None) => {}
                 (_, None) => data.push(option),
             }
@@ -50,17 +143,50 @@ impl MountOptions {
         parsed.data = data.join(",");
         parsed
     }
+
+    /// Sets or clears an attribute of the whole tree. The kinds of access time are one number to the kernel: it
+    /// takes a new one only where the old is cleared (`mount_setattr(2)`).
+    fn recursive(&mut self, attribute: u64, on: bool) {
+        if on {
+            self.recursive_set |= attribute;
+            self.recursive_clear &= !attribute;
+        } else {
+            self.recursive_clear |= attribute;
+            self.recursive_set &= !attribute;
+        }
+        if attribute & MOUNT_ATTR__ATIME == attribute {
+            self.recursive_clear |= MOUNT_ATTR__ATIME;
+        }
+    }
+}
+
+/// What an attribute of the whole tree does.
+fn recursive(option: &str) -> Option<Effect> {
+    Some(match option {
+        "rro" => Effect::SetAll(MOUNT_ATTR_RDONLY),
+        "rrw" => Effect::ClearAll(MOUNT_ATTR_RDONLY),
+        "rnosuid" => Effect::SetAll(MOUNT_ATTR_NOSUID),
+        "rsuid" => Effect::ClearAll(MOUNT_ATTR_NOSUID),
+        "rnodev" => Effect::SetAll(MOUNT_ATTR_NODEV),
+        "rdev" => Effect::ClearAll(MOUNT_ATTR_NODEV),
+        "rnoexec" => Effect::SetAll(MOUNT_ATTR_NOEXEC),
+        "rexec" => Effect::ClearAll(MOUNT_ATTR_NOEXEC),
+        "rnodiratime" => Effect::SetAll(MOUNT_ATTR_NODIRATIME),
+        "rdiratime" => Effect::ClearAll(MOUNT_ATTR_NODIRATIME),
+        "rrelatime" => Effect::SetAll(MOUNT_ATTR_RELATIME),
+        "rnorelatime" => Effect::ClearAll(MOUNT_ATTR_RELATIME),
+        "rnoatime" => Effect::SetAll(MOUNT_ATTR_NOATIME),
+        "ratime" => Effect::ClearAll(MOUNT_ATTR_NOATIME),
+        "rstrictatime" => Effect::SetAll(MOUNT_ATTR_STRICTATIME),
+        "rnostrictatime" => Effect::ClearAll(MOUNT_ATTR_STRICTATIME),
+        "rnosymfollow" => Effect::SetAll(MOUNT_ATTR_NOSYMFOLLOW),
+        "rsymfollow" => Effect::ClearAll(MOUNT_ATTR_NOSYMFOLLOW),
+        _ => return None,
+    })
 }
 
 fn effect(option: &str) -> Option<Effect> {
-    // The recursive attributes (rro, rnosuid, ...) differ only for what is mounted below a bind mount.
-    let plain = match option {
-        "rro" | "rrw" | "rnosuid" | "rsuid" | "rnodev" | "rdev" | "rnoexec" | "rexec"
-        | "rnodiratime" | "rdiratime" | "rrelatime" | "rnorelatime" | "rnoatime" | "ratime"
-        | "rstrictatime" | "rnostrictatime" | "rnosymfollow" | "rsymfollow" => &option[1..],
-        _ => option,
-    };
-    Some(match plain {
+    Some(match option {
         "acl" => Effect::Set(MS_POSIXACL),
         "bind" => Effect::Set(MS_BIND),
         "dirsync" => Effect::Set(MS_DIRSYNC),
@@ -95,7 +221,7 @@ fn effect(option: &str) -> Option<Effect> {
         "rw" => Effect::Clear(MS_RDONLY),
         "suid" => Effect::Clear(MS_NOSUID),
         "symfollow" => Effect::Clear(MS_NOSYMFOLLOW),
-        _ => return propagation(option).map(Effect::Propagation),
+        _ => return propagation(option).map(Effect::Propagation).or_else(|| recursive(option)),
     })
 }
 

@@ -8,13 +8,81 @@ fn plan(mount: serde_json::Value) -> Result<protocol::Mount, String> {
     let mount: Mount = serde_json::from_value(mount).unwrap();
     let read = |path: &Path| match path.to_str().unwrap() {
         "/etc/hosts" | "/bundle/hosts" => {
-            Ok(HostFile { content: b"127.0.0.1".into(), mode: 0o644 })
+            Ok(HostFile { content: b"127.0.0.1".into(), mode: 0o644, memory: None })
         }
         _ => Err(io::Error::from(io::ErrorKind::NotFound)),
     };
-    let mut plans =
-        mounts(&[mount], Path::new("/bundle"), &read).map_err(|error| error.to_string())?;
-    Ok(plans.remove(0))
+    let map = [protocol::IdMap { container: 0, host: 100_000, size: 10 }];
+    let user_namespace = Some((map.as_slice(), map.as_slice()));
+    let around = Around { bundle: Path::new("/bundle"), read: &read, user_namespace };
+    let mut warnings = Vec::new();
+    let plans = mounts(std::slice::from_ref(&mount), &around, &mut warnings);
+    assert_eq!(warnings.is_empty(), mount.destination().is_absolute(), "{warnings:?}");
+    Ok(plans.map_err(|error| error.to_string())?.remove(0))
+}
+
+#[test]
+fn a_relative_destination_is_taken_from_the_root_with_a_warning() {
+    let plan = plan(json!({"destination": "dev/shm", "type": "tmpfs"})).unwrap();
+    assert_eq!(plan.destination, b"/dev/shm");
+}
+
+#[test]
+fn recursive_attributes_and_unknown_options_are_passed_on() {
+    let plan = plan(json!({"destination": "/tmp", "type": "tmpfs",
+        "options": ["rro", "rnoatime", "size=1m", "huge=never", "runbindable"]}))
+    .unwrap();
+    assert_eq!(plan.recursive_set, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOATIME);
+    assert_eq!(plan.recursive_clear, libc::MOUNT_ATTR__ATIME);
+    assert_eq!((plan.flags, plan.data.as_slice()), (0, b"size=1m,huge=never".as_slice()));
+    assert_eq!(plan.propagation, libc::MS_UNBINDABLE | libc::MS_REC);
+}
+
+#[test]
+fn id_maps_are_the_mount_s_own_or_those_of_the_user_namespace() {
+    let bind = |options: serde_json::Value, own: bool| {
+        let mut mount = json!({"destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts",
+            "options": options});
+        if own {
+            mount["uidMappings"] = json!([{"containerID": 1, "hostID": 2, "size": 3}]);
+            mount["gidMappings"] = json!([{"containerID": 4, "hostID": 5, "size": 6}]);
+        }
+        plan(mount).unwrap()
+    };
+    let map = |container, host, size| vec![protocol::IdMap { container, host, size }];
+    let plain = bind(json!(["bind"]), false);
+    assert!(plain.uid_map.is_empty() && plain.gid_map.is_empty());
+    let container = bind(json!(["bind", "idmap"]), false);
+    assert_eq!((container.uid_map, container.map_recursively), (map(0, 100_000, 10), false));
+    let own = bind(json!(["bind", "ridmap"]), true);
+    assert_eq!((own.uid_map, own.gid_map, own.map_recursively), (map(1, 2, 3), map(4, 5, 6), true));
+    assert_eq!(bind(json!(["bind"]), true).gid_map, map(4, 5, 6));
+    let half = json!({"destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts",
+        "uidMappings": [{"containerID": 1, "hostID": 2, "size": 3}]});
+    assert!(plan(half).unwrap_err().starts_with("mounts[0]: an id-mapped mount needs"));
+    let empty = json!({"destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts",
+        "uidMappings": [{"containerID": 1, "hostID": 2, "size": 0}]});
+    assert!(plan(empty).unwrap_err().starts_with("mounts[0].uidMappings: "));
+}
+
+#[test]
+fn what_hides_proc_is_refused_as_by_runc() {
+    let at = |destination: &str, fstype: &str| {
+        plan(json!({"destination": destination, "type": fstype, "source": "/etc/hosts"}))
+    };
+    assert!(at("/proc", "proc").is_ok());
+    assert!(at("/proc/uptime", "bind").is_ok());
+    assert!(at("/process", "tmpfs").is_ok());
+    for destination in ["/proc", "/x/../proc/", "/proc/self", "proc/../proc/sys/kernel"] {
+        for fstype in ["tmpfs", "bind"] {
+            let mount = json!({"destination": destination, "type": fstype, "source": "/etc/hosts"});
+            let mount: Mount = serde_json::from_value(mount).unwrap();
+            let read = |_: &Path| Ok(HostFile { content: Vec::new(), mode: 0, memory: None });
+            let around = Around { bundle: Path::new("/"), read: &read, user_namespace: None };
+            let error = mounts(&[mount], &around, &mut Vec::new()).unwrap_err().to_string();
+            assert!(error.starts_with("mounts[0].destination: \"/proc"), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -46,9 +114,10 @@ fn other_sources_are_refused_by_name() {
     let error = error.unwrap_err();
     assert!(error.starts_with("mount of /no/such on /data: "), "{error}");
     let nfs = plan(json!({"destination": "/data", "type": "nfs", "source": "server:/x"}));
-    assert!(nfs.unwrap_err().contains("\"nfs\""));
+    let nfs = nfs.unwrap_err();
+    assert!(nfs.starts_with("mounts[0].type ") && nfs.contains("\"nfs\""), "{nfs}");
     let mapped = plan(json!({"destination": "/data", "type": "tmpfs", "options": ["idmap"]}));
-    assert!(mapped.unwrap_err().contains("id-mapped"));
+    assert_eq!(mapped.unwrap_err(), "mounts[0]: only a bind mount can be id-mapped");
 }
 
 #[test]
@@ -59,7 +128,25 @@ fn only_small_regular_files_are_read() {
     assert!(HostFile::read(Path::new("/dev/null")).unwrap_err().to_string().contains("regular"));
     let large = directory.path().join("large");
     std::fs::write(&large, vec![0; MAX_FILE + 1]).unwrap();
-    assert!(HostFile::read(&large).unwrap_err().to_string().contains("256 KiB"));
+    assert!(HostFile::read(&large).unwrap_err().to_string().contains("2048 KiB"));
     std::fs::write(&large, vec![0; MAX_FILE]).unwrap();
     assert_eq!(HostFile::read(&large).unwrap().content.len(), MAX_FILE);
+}
+
+#[test]
+fn an_empty_directory_in_memory_becomes_memory_of_the_pod() {
+    let memory =
+        |_: &Path| Ok(HostFile { content: Vec::new(), mode: 0o1777, memory: Some(65_536_000) });
+    let mount: Mount = serde_json::from_value(serde_json::json!({
+        "destination": "/dev/shm", "source": "/run/pod/shm", "type": "bind",
+        "options": ["bind", "nosuid"],
+    }))
+    .unwrap();
+    let around = Around { bundle: Path::new("/b"), read: &memory, user_namespace: None };
+    let plan = mounts(&[mount], &around, &mut Vec::new()).unwrap().remove(0);
+    assert_eq!(plan.kind(), protocol::MountKind::Shared);
+    assert_eq!(
+        (plan.source, plan.data),
+        (b"/run/pod/shm".to_vec(), b"mode=1777,size=65536000".to_vec())
+    );
 }

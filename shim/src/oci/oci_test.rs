@@ -16,7 +16,7 @@ fn bundle(text: &str) -> Bundle {
 fn read(path: &Path) -> io::Result<HostFile> {
     match path.file_name().and_then(|name| name.to_str()) {
         Some("resolv.conf" | "hostname" | "containerenv") => {
-            Ok(HostFile { content: b"content".into(), mode: 0o644 })
+            Ok(HostFile { content: b"content".into(), mode: 0o644, memory: None })
         }
         _ => Err(io::ErrorKind::NotFound.into()),
     }
@@ -73,7 +73,7 @@ fn what_docker_writes() {
         "memory.swap.max=536870912",
         "memory.max=536870912",
         "memory.low=268435456",
-        "cpu.weight=20",
+        "cpu.weight=59",
         "cpu.max=150000 100000",
         "pids.max=100",
     ];
@@ -96,7 +96,7 @@ fn what_podman_writes() {
     let plan = plan(include_str!("../../testdata/podman.json"));
     assert_eq!(plan.needs, Needs { memory: None, cpus: Some(3) });
     let container = &plan.container;
-    assert_eq!(settings(&plan), ["pids.max=2048", "memory.high=100000000"]);
+    assert_eq!(settings(&plan), ["cpuset.cpus=0-1,3", "pids.max=2048", "memory.high=100000000"]);
     assert!(kinds(&plan).contains(&NamespaceKind::User));
     assert_eq!(container.uid_map[0], protocol::IdMap { container: 0, host: 100_000, size: 65536 });
     let rootfs = container.rootfs.as_ref().unwrap();
@@ -116,6 +116,45 @@ fn what_podman_writes() {
     assert_eq!(process.rlimits[1].hard, u64::MAX);
     assert_eq!(plan.hooks.poststop.len(), 1);
     assert_eq!(plan.annotations["io.cofferdam.vcpus"], "2");
+}
+
+#[test]
+fn everything_at_once() {
+    let read = |_: &Path| Ok(HostFile { content: b"content".into(), mode: 0o644, memory: None });
+    let bundle = bundle(include_str!("../../testdata/everything.json"));
+    let plan = translate("c1", &bundle, &read, &|_| None).unwrap();
+    let container = &plan.container;
+    let offsets: Vec<_> =
+        container.time_offsets.iter().map(|o| (o.clock.as_str(), o.seconds)).collect();
+    assert_eq!(offsets, [("boottime", -3), ("monotonic", 1)]);
+    assert_eq!(container.create_hooks.as_ref().unwrap().hooks[0].timeout, 3);
+    assert_eq!(container.start_hooks.as_ref().unwrap().hooks[0].env, [b"X=y".to_vec()]);
+    assert_eq!((plan.hooks.create.len(), plan.hooks.poststop.len()), (1, 1));
+    assert_eq!(container.mounts[1].destination, b"/tmp");
+    assert_eq!(container.mounts[2].uid_map[0].host, 5);
+    assert_eq!(container.rootfs.as_ref().unwrap().propagation, libc::MS_UNBINDABLE | libc::MS_REC);
+    let process = container.process.as_ref().unwrap();
+    assert_eq!(process.affinity.as_ref().unwrap().initial, [0, 1, 3]);
+    assert_eq!(process.scheduler.as_ref().unwrap().flags, 4);
+    assert!(settings(&plan).contains(&"cpuset.cpus=0-1".to_owned()));
+    // Each of these has no meaning in the guest, and none is told twice.
+    let mut told: Vec<&str> =
+        plan.warnings.iter().filter_map(|w| w.split([' ', ':']).next()).collect();
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            "linux.mountLabel",
+            "linux.personality.flags",
+            "linux.resources.cpu.realtimeRuntime",
+            "linux.resources.memory.swappiness",
+            "linux.resources.network",
+            "linux.resources.rdma",
+            "mounts[1].destination",
+            "process.apparmorProfile",
+            "process.selinuxLabel",
+        ]
+    );
 }
 
 #[test]

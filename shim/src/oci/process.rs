@@ -6,14 +6,15 @@ use std::os::unix::ffi::OsStrExt;
 
 use cofferdam_agent_protocol as protocol;
 use oci_spec::runtime::{
-    Capabilities, IOPriorityClass, LinuxCapabilities, LinuxPersonalityDomain, LinuxSchedulerFlag,
-    LinuxSchedulerPolicy, PosixRlimit, PosixRlimitType, Process, Scheduler,
+    Capabilities, Linux, LinuxCapabilities, LinuxPersonalityDomain, PosixRlimit, PosixRlimitType,
+    Process, Spec,
 };
 
-use super::{OciError, invalid, unsupported};
+use super::json::{self, JsonError};
+use super::{OciError, invalid, scheduling, seccomp};
 
 /// Names of capabilities in the order of their numbers (`include/uapi/linux/capability.h`).
-pub(super) const CAPABILITIES: [&str; 41] = [
+pub(crate) const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",
@@ -57,9 +58,63 @@ pub(super) const CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// The plan of `process`, without its streams, seccomp filter and personality.
-pub(super) fn plan(
+/// A process as `runc exec --process` takes it: `process` of a configuration. Also gives what was ignored.
+///
+/// # Errors
+/// [`JsonError`].
+pub fn parse_process(text: &[u8]) -> Result<(Process, Vec<String>), JsonError> {
+    json::parse(text, "process")
+}
+
+/// The plan of one more process in the container of `spec`, without its streams, and what was ignored.
+///
+/// What `process` does not say is as for the container's first process: capabilities, limits, priorities, CPUs.
+/// Personality and system-call filter always are the container's, and so is the umask.
+///
+/// # Errors
+/// The first thing that makes no sense or cannot be done in a pod.
+pub fn exec(
     process: &Process,
+    spec: &Spec,
+) -> Result<(protocol::ProcessPlan, Vec<String>), OciError> {
+    let mut process = process.clone();
+    if let Some(first) = spec.process() {
+        inherit(&mut process, first);
+    }
+    let mut warnings = Vec::new();
+    let plan = plan(&process, spec.linux().as_ref(), &mut warnings)?;
+    Ok((plan, warnings))
+}
+
+/// Gives `process` what it does not say for itself.
+fn inherit(process: &mut Process, first: &Process) {
+    if process.capabilities().is_none() {
+        process.set_capabilities(first.capabilities().clone());
+    }
+    if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
+        process.set_rlimits(first.rlimits().clone());
+    }
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(first.oom_score_adj());
+    }
+    if process.scheduler().is_none() {
+        process.set_scheduler(first.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(*first.io_priority());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(first.exec_cpu_affinity().clone());
+    }
+    if process.user().umask().is_none() {
+        process.user_mut().set_umask(first.user().umask());
+    }
+}
+
+/// The plan of `process` in a container with `linux`, without its streams.
+pub(crate) fn plan(
+    process: &Process,
+    linux: Option<&Linux>,
     warnings: &mut Vec<String>,
 ) -> Result<protocol::ProcessPlan, OciError> {
     let args = strings("process.args", process.args().as_deref().unwrap_or_default())?;
@@ -71,19 +126,17 @@ pub(super) fn plan(
         let problem = format!("{:?} is not an absolute path", process.cwd());
         return Err(invalid("process.cwd", problem));
     }
-    for (field, value) in
-        [("apparmorProfile", process.apparmor_profile()), ("selinuxLabel", process.selinux_label())]
-    {
+    let labels = [
+        ("apparmorProfile", process.apparmor_profile()),
+        ("selinuxLabel", process.selinux_label()),
+    ];
+    for (field, value) in labels {
         if value.as_ref().is_some_and(|value| !value.is_empty()) {
             warnings
                 .push(format!("process.{field}: the guest has no such security module; ignored"));
         }
     }
-    if process.exec_cpu_affinity().is_some() {
-        // As runc: it is about processes that come later.
-        warnings.push("process.execCPUAffinity is not about the first process; ignored".into());
-    }
-    let rlimits = process.rlimits().as_deref().unwrap_or_default();
+    let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
     Ok(protocol::ProcessPlan {
         args,
         env: strings("process.env", process.env().as_deref().unwrap_or_default())?,
@@ -92,13 +145,17 @@ pub(super) fn plan(
         gid: process.user().gid(),
         additional_gids: process.user().additional_gids().clone().unwrap_or_default(),
         umask: umask(process.user().umask())?,
-        capabilities: process.capabilities().as_ref().map(capabilities),
-        rlimits: rlimits.iter().map(rlimit).collect::<Result<_, _>>()?,
+        capabilities: process.capabilities().as_ref().map(|sets| capabilities(sets, warnings)),
+        rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: oom_score_adj(process.oom_score_adj())?,
-        scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
-        io_priority: io_priority(process)?,
-        ..Default::default()
+        seccomp: seccomp.map(seccomp::filter).transpose()?.into_iter().collect(),
+        scheduler: process.scheduler().as_ref().map(scheduling::scheduler).transpose()?,
+        io_priority: scheduling::io_priority(process)?,
+        personality: personality(linux, warnings),
+        terminal: terminal(process),
+        stdio: None,
+        affinity: scheduling::affinity(process)?,
     })
 }
 
@@ -125,7 +182,17 @@ fn oom_score_adj(score: Option<i32>) -> Result<Option<i32>, OciError> {
     }
 }
 
-fn capabilities(sets: &LinuxCapabilities) -> protocol::Capabilities {
+fn capabilities(sets: &LinuxCapabilities, warnings: &mut Vec<String>) -> protocol::Capabilities {
+    let (permitted, inheritable) =
+        (bits(sets.permitted().as_ref()), bits(sets.inheritable().as_ref()));
+    let lost = bits(sets.ambient().as_ref()) & !(permitted & inheritable);
+    for (number, name) in CAPABILITIES.iter().enumerate() {
+        if lost >> number & 1 == 1 {
+            warnings.push(format!(
+                "can't raise ambient capability CAP_{name}: it is not both permitted and inheritable"
+            ));
+        }
+    }
     protocol::Capabilities {
         bounding: bits(sets.bounding().as_ref()),
         effective: bits(sets.effective().as_ref()),
@@ -143,11 +210,26 @@ fn bits(set: Option<&Capabilities>) -> u64 {
         .fold(0, |bits, number| bits | 1 << number)
 }
 
-fn rlimit(limit: &PosixRlimit) -> Result<protocol::Rlimit, OciError> {
-    if limit.soft() > limit.hard() {
-        let problem = format!("{}: soft {} over hard {}", limit.typ(), limit.soft(), limit.hard());
-        return Err(invalid("process.rlimits", problem));
+/// Resource limits, each at most once (config#process).
+fn rlimits(limits: &[PosixRlimit]) -> Result<Vec<protocol::Rlimit>, OciError> {
+    let mut all: Vec<protocol::Rlimit> = Vec::with_capacity(limits.len());
+    for (index, limit) in limits.iter().enumerate() {
+        let field = format!("process.rlimits[{index}]");
+        if limit.soft() > limit.hard() {
+            let (soft, hard) = (limit.soft(), limit.hard());
+            let problem = format!("{}: soft {soft} over hard {hard}", limit.typ());
+            return Err(invalid(field, problem));
+        }
+        let limit = rlimit(limit);
+        if all.iter().any(|other| other.resource == limit.resource) {
+            return Err(invalid(format!("{field}.type"), "is listed twice"));
+        }
+        all.push(limit);
     }
+    Ok(all)
+}
+
+fn rlimit(limit: &PosixRlimit) -> protocol::Rlimit {
     let resource = match limit.typ() {
         PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
         PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
@@ -166,62 +248,34 @@ fn rlimit(limit: &PosixRlimit) -> Result<protocol::Rlimit, OciError> {
         PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
         PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
     };
-    Ok(protocol::Rlimit { resource, soft: limit.soft(), hard: limit.hard() })
+    protocol::Rlimit { resource, soft: limit.soft(), hard: limit.hard() }
 }
 
-fn scheduler(scheduler: &Scheduler) -> Result<protocol::Scheduler, OciError> {
-    let policy = match scheduler.policy() {
-        LinuxSchedulerPolicy::SchedOther => 0,
-        LinuxSchedulerPolicy::SchedFifo => 1,
-        LinuxSchedulerPolicy::SchedRr => 2,
-        LinuxSchedulerPolicy::SchedBatch => 3,
-        LinuxSchedulerPolicy::SchedIdle => 5,
-        LinuxSchedulerPolicy::SchedDeadline => 6,
-        LinuxSchedulerPolicy::SchedIso => {
-            return Err(unsupported("process.scheduler.policy SCHED_ISO", "Linux never had it"));
-        }
-    };
-    let flag = |flag: &LinuxSchedulerFlag| match flag {
-        LinuxSchedulerFlag::SchedResetOnFork => 0x01,
-        LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
-        LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
-        LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
-        LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
-        LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
-        LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
-    };
-    let priority = scheduler.priority().unwrap_or(0);
-    let priority = u32::try_from(priority)
-        .map_err(|_| invalid("process.scheduler.priority", format!("{priority} is negative")))?;
-    Ok(protocol::Scheduler {
-        policy,
-        flags: scheduler.flags().iter().flatten().map(flag).fold(0, |all, bit| all | bit),
-        nice: scheduler.nice().unwrap_or(0),
-        priority,
-        runtime: scheduler.runtime().unwrap_or(0),
-        deadline: scheduler.deadline().unwrap_or(0),
-        period: scheduler.period().unwrap_or(0),
+/// A terminal of the size that `process` wants, if it wants one; its stream is filled in later.
+fn terminal(process: &Process) -> Option<protocol::Terminal> {
+    let size = process.console_size();
+    let side = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).min(u16::MAX.into());
+    process.terminal().unwrap_or(false).then(|| protocol::Terminal {
+        plain_newlines: false,
+        stream: 0,
+        rows: size.map_or(0, |size| side(size.height())),
+        columns: size.map_or(0, |size| side(size.width())),
     })
 }
 
-fn io_priority(process: &Process) -> Result<Option<protocol::IoPriority>, OciError> {
-    let Some(priority) = process.io_priority() else { return Ok(None) };
-    let level = u32::try_from(priority.priority()).ok().filter(|level| *level < 8);
-    let level = level.ok_or_else(|| {
-        invalid("process.ioPriority.priority", format!("{} is not 0 to 7", priority.priority()))
-    })?;
-    let class = match priority.class() {
-        IOPriorityClass::IoprioClassRt => 1,
-        IOPriorityClass::IoprioClassBe => 2,
-        IOPriorityClass::IoprioClassIdle => 3,
-    };
-    Ok(Some(protocol::IoPriority { class, level }))
-}
-
 /// The argument of `personality(2)`.
-pub(super) fn personality(domain: LinuxPersonalityDomain) -> u64 {
-    match domain {
+fn personality(linux: Option<&Linux>, warnings: &mut Vec<String>) -> Option<u64> {
+    let personality = linux.and_then(|linux| linux.personality().as_ref())?;
+    if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+        // As runc: the specification names none.
+        warnings.push("linux.personality.flags: no flag is known; ignored".into());
+    }
+    Some(match personality.domain() {
         LinuxPersonalityDomain::PerLinux => 0,
         LinuxPersonalityDomain::PerLinux32 => 8,
-    }
+    })
 }
+
+#[cfg(test)]
+#[path = "process_test.rs"]
+mod process_test;

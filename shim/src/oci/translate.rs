@@ -6,16 +6,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use cofferdam_agent_protocol::{CgroupPlan, ContainerPlan, NamespaceKind, RootfsPlan, Terminal};
-use oci_spec::runtime::{Linux, Process};
+use cofferdam_agent_protocol::{CgroupPlan, ContainerPlan, NamespaceKind, RootfsPlan};
+use oci_spec::runtime::{Linux, LinuxResources};
 
+use super::guest_hooks::{self, About};
 use super::hooks::{self, Hooks};
 use super::mount_options::propagation;
-use super::mounts::{HostFile, mounts};
+use super::mounts::{Around, HostFile, mounts};
 use super::namespaces::HostNetwork;
-use super::{
-    Bundle, OciError, cgroup, devices, invalid, namespaces, process, seccomp, unsupported,
-};
+use super::{Bundle, OciError, cgroup, devices, invalid, namespaces, process, time, unsupported};
 
 /// What a container's limits ask of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,10 +76,19 @@ pub fn translate(
     }
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let settings = resources.map(|r| cgroup::settings(r, &mut warnings)).transpose()?;
-    let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
-    let paths = |list: Option<&Vec<String>>| {
-        list.into_iter().flatten().map(|path| path.clone().into_bytes()).collect()
+    let uid_map = namespaces::id_map(linux.and_then(|l| l.uid_mappings().as_ref()), "uidMappings")?;
+    let gid_map = namespaces::id_map(linux.and_then(|l| l.gid_mappings().as_ref()), "gidMappings")?;
+    let around = Around {
+        bundle: &bundle.directory,
+        read,
+        user_namespace: has(NamespaceKind::User).then_some((&uid_map, &gid_map)),
     };
+    let mounts = mounts(spec.mounts().as_deref().unwrap_or_default(), &around, &mut warnings)?;
+    let annotations = spec.annotations().iter().flatten();
+    let annotations = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let about = About { id, bundle: &bundle.directory, annotations: &annotations };
+    let (create_hooks, start_hooks) = guest_hooks::hooks(spec.hooks().as_ref(), &about)?;
+    let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let container = ContainerPlan {
         id: id.to_owned(),
         rootfs: Some(RootfsPlan {
@@ -88,9 +96,12 @@ pub fn translate(
             propagation: rootfs_propagation(linux)?,
             ..Default::default()
         }),
-        mounts: mounts(spec.mounts().as_deref().unwrap_or_default(), &bundle.directory, read)?,
-        uid_map: namespaces::id_map(linux.and_then(|l| l.uid_mappings().as_ref()), "uidMappings")?,
-        gid_map: namespaces::id_map(linux.and_then(|l| l.gid_mappings().as_ref()), "gidMappings")?,
+        mounts,
+        uid_map,
+        gid_map,
+        time_offsets: time::offsets(linux, &own.plan)?,
+        create_hooks,
+        start_hooks,
         sysctls: namespaces::sysctls(linux, &own.listed)?,
         namespaces: own.plan,
         hostname,
@@ -100,20 +111,15 @@ pub fn translate(
             device_filter: devices::filter(linux)?,
         }),
         devices: devices::nodes(linux)?,
-        masked_paths: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
-        readonly_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
-        process: Some(process_plan(process, linux, &mut warnings)?),
+        masked_paths: paths("maskedPaths", linux.and_then(|l| l.masked_paths().as_ref()))?,
+        readonly_paths: paths("readonlyPaths", linux.and_then(|l| l.readonly_paths().as_ref()))?,
+        process: Some(process::plan(process, linux, &mut warnings)?),
     };
     Ok(Translated {
         container,
         terminal: process.terminal().unwrap_or(false),
-        needs: needs(linux),
-        annotations: spec
-            .annotations()
-            .iter()
-            .flatten()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect(),
+        needs: needs(resources),
+        annotations,
         hooks: hooks::hooks(spec.hooks().as_ref())?,
         network: own.network,
         hostname: pod_hostname,
@@ -130,12 +136,6 @@ fn refuse_what_cannot_be(
         return Err(unsupported(
             "linux.netDevices",
             "a device of the host cannot move into a guest",
-        ));
-    }
-    if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) {
-        return Err(unsupported(
-            "linux.timeOffsets",
-            "clock offsets are not carried into the guest",
         ));
     }
     if linux.memory_policy().is_some() {
@@ -161,6 +161,18 @@ fn host_name(field: &str, name: &str, own: bool) -> Result<(), OciError> {
     Ok(())
 }
 
+/// Paths in the container, of the list `field`.
+fn paths(field: &str, list: Option<&Vec<String>>) -> Result<Vec<Vec<u8>>, OciError> {
+    let one = |(index, path): (usize, &String)| {
+        if path.is_empty() || path.contains('\0') {
+            let field = format!("linux.{field}[{index}]");
+            return Err(invalid(field, "an empty path or a NUL byte"));
+        }
+        Ok(path.clone().into_bytes())
+    };
+    list.into_iter().flatten().enumerate().map(one).collect()
+}
+
 fn rootfs_propagation(linux: Option<&Linux>) -> Result<u64, OciError> {
     match linux.and_then(|linux| linux.rootfs_propagation().as_deref()) {
         None | Some("") => Ok(0),
@@ -169,34 +181,9 @@ fn rootfs_propagation(linux: Option<&Linux>) -> Result<u64, OciError> {
     }
 }
 
-/// The plan of `process` in a container with the settings `linux`; what is ignored goes to `warnings`.
-pub(crate) fn process_plan(
-    process: &Process,
-    linux: Option<&Linux>,
-    warnings: &mut Vec<String>,
-) -> Result<cofferdam_agent_protocol::ProcessPlan, OciError> {
-    let mut plan = process::plan(process, warnings)?;
-    if let Some(profile) = linux.and_then(|linux| linux.seccomp().as_ref()) {
-        plan.seccomp.push(seccomp::filter(profile)?);
-    }
-    let domain = linux.and_then(|linux| linux.personality().as_ref()).map(|p| p.domain());
-    plan.personality = domain.map(process::personality);
-    if process.terminal().unwrap_or(false) {
-        let size = process.console_size();
-        let side = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).min(u16::MAX.into());
-        plan.terminal = Some(Terminal {
-            stream: 0,
-            rows: size.map_or(0, |size| side(size.height())),
-            columns: size.map_or(0, |size| side(size.width())),
-        });
-    }
-    Ok(plan)
-}
-
-fn needs(linux: Option<&Linux>) -> Needs {
-    let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) else {
-        return Needs::default();
-    };
+/// What `resources` ask of the machine.
+pub(super) fn needs(resources: Option<&LinuxResources>) -> Needs {
+    let Some(resources) = resources else { return Needs::default() };
     let limit = resources.memory().as_ref().and_then(|memory| memory.limit());
     let cpu = resources.cpu().as_ref();
     let quota = cpu.and_then(|cpu| cpu.quota()).and_then(|quota| u64::try_from(quota).ok());

@@ -59,7 +59,8 @@ impl Ground {
         let caches = storage::caches(&plan.settings).to_vec();
         if let PodKind::Of(joined) = &plan.pod {
             let gone = |_| RunError::Supervisor(joined.pod.clone());
-            let supervisor = Socket::connect(&options.root.join(&joined.pod), SOCKET).map_err(gone)?;
+            let supervisor =
+                Socket::connect(&options.root.join(&joined.pod), SOCKET).map_err(gone)?;
             let (pod, state) = (joined.pod.clone(), Some(state));
             let (child, uid, console) = (None, None, None);
             return Ok(Self { path, pod, supervisor, child, state, uid, console, verbose, caches });
@@ -146,7 +147,11 @@ impl Ground {
 
     async fn launch(&self, plan: &RunPlan, disks: Disks) -> Result<Answer, RunError> {
         let open = |what, path: &Path| {
-            File::open(path).map_err(|source| RunError::Open { what, path: path.to_owned(), source })
+            File::open(path).map_err(|source| RunError::Open {
+                what,
+                path: path.to_owned(),
+                source,
+            })
         };
         let kvm = open_kvm(Path::new("/dev/kvm"))?;
         let kernel = open("guest kernel", &plan.settings.kernel)?;

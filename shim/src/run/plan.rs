@@ -165,8 +165,7 @@ impl RunPlan {
         let rootfs = container.rootfs.get_or_insert_with(RootfsPlan::default);
         rootfs.layers = vec![layer.0.into()];
         let disk = scratch.map(|address| upper::Disk { address: address.0.into() });
-        rootfs.upper =
-            Some(disk.map_or(Upper::Tmpfs(upper::Tmpfs { bytes: 0 }), Upper::Disk));
+        rootfs.upper = Some(disk.map_or(Upper::Tmpfs(upper::Tmpfs { bytes: 0 }), Upper::Disk));
         container
     }
 
@@ -242,8 +241,7 @@ impl Others {
             match (get(kind).map(String::as_str), get(name)) {
                 (Some("sandbox"), _) => return Ok(Self { all: Vec::new(), pod: PodKind::Sandbox }),
                 (Some("container"), Some(sandbox)) => {
-                    let gone =
-                        || PlanError::Sandbox { annotation: name, sandbox: sandbox.clone() };
+                    let gone = || PlanError::Sandbox { annotation: name, sandbox: sandbox.clone() };
                     let saved = Saved::load(root, sandbox).map_err(|_| gone())?;
                     return Ok(Self { all: Saved::all(root), pod: PodKind::Of(Box::new(saved)) });
                 }

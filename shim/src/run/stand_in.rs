@@ -90,7 +90,11 @@ fn enter(network: &HostNetwork) -> Result<Network, RunError> {
 }
 
 fn open(terminal: Terminal, console: Option<&Path>) -> Result<[OwnedFd; 3], RunError> {
-    let missing = || io::Error::other("cannot allocate tty if the container goes on without us and there is no --console-socket");
+    let missing = || {
+        io::Error::other(
+            "cannot allocate tty if the container goes on without us and there is no --console-socket",
+        )
+    };
     let console = console.ok_or_else(|| RunError::Host("terminal", missing()))?;
     let made = || {
         let pty = Pty::open(terminal.rows, terminal.columns)?;

@@ -225,12 +225,8 @@ fn boot(state: &StateDir, launch: Launch, mut fds: Vec<OwnedFd>) -> Result<Pod, 
     monitor.confine(launch.uid, kvm);
     fds.push(connections);
     let plan = PodPlan { hostname: launch.hostname, realtime_ns: 0, sysctls: Vec::new() };
-    let spec = PodSpec {
-        machine: launch.machine,
-        descriptors: fds,
-        plan,
-        timeouts: Timeouts::default(),
-    };
+    let spec =
+        PodSpec { machine: launch.machine, descriptors: fds, plan, timeouts: Timeouts::default() };
     Pod::launch(monitor, spec, timeline)
         .map_err(|error| Failure::other(format!("watching the monitor: {error}")))
 }

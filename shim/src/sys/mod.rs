@@ -74,7 +74,9 @@ pub(crate) fn begin_session(command: &mut Command, terminal: bool, network: Netw
             // SAFETY: the system call touches no memory; the new process has one thread.
             Network::New => done(unsafe { libc::unshare(libc::CLONE_NEWNET) }),
             // SAFETY: as above; the descriptor is open, the closure owns it.
-            Network::Existing(fd) => done(unsafe { libc::setns(fd.as_raw_fd(), libc::CLONE_NEWNET) }),
+            Network::Existing(fd) => {
+                done(unsafe { libc::setns(fd.as_raw_fd(), libc::CLONE_NEWNET) })
+            }
         }
     };
     // SAFETY: the closure only makes the system calls above, and allocates nothing.

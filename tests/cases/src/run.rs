@@ -25,6 +25,8 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 /// A run of `cofferdam run`, described.
 pub(crate) struct Run {
+    /// The runtime.
+    program: &'static str,
     /// Flags before the id or the command.
     flags: Vec<String>,
     /// What comes after them.
@@ -48,6 +50,7 @@ impl Run {
         let mut operands = vec!["--".to_owned()];
         operands.extend(command.iter().map(|&word| word.to_owned()));
         Self {
+            program: COFFERDAM,
             flags: vec!["--rootfs".into(), directory.display().to_string()],
             operands,
             stdin: Vec::new(),
@@ -79,6 +82,7 @@ impl Run {
     /// `cofferdam run --bundle DIR ID` with `bundle` as it is.
     pub(crate) fn of_bundle(bundle: TempDir) -> Self {
         Self {
+            program: COFFERDAM,
             flags: vec!["--bundle".into(), bundle.path().display().to_string()],
             operands: vec![unique_id()],
             stdin: Vec::new(),
@@ -91,6 +95,12 @@ impl Run {
     /// Adds flags of `cofferdam run`.
     pub(crate) fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+        self
+    }
+
+    /// Has another runtime run the same bundle.
+    pub(crate) fn by(mut self, program: &'static str) -> Self {
+        self.program = program;
         self
     }
 
@@ -122,7 +132,7 @@ impl Run {
 
     /// The command, its streams not yet set.
     pub(crate) fn to_command(&self) -> Command {
-        let mut command = Command::new(COFFERDAM);
+        let mut command = Command::new(self.program);
         command.args(self.arguments()).envs(self.environment.iter().cloned());
         if let Some((uid, gid)) = self.user {
             // Without privileges the standard library drops the other groups, too.

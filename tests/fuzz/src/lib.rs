@@ -1,4 +1,5 @@
-//! Fuzz targets: one for everything that a guest, or a monitor that a guest has taken over, can write.
+//! Fuzz targets: one for everything that a guest, or a monitor that a guest has taken over, can write, and one
+//! for what an engine does.
 //!
 //! A target is a function of bytes that returns if all is well and panics if not. `cargo xtask fuzz` runs
 //! it under libFuzzer; `cargo test` runs it for every file of its corpus in `corpus/NAME`, so that what
@@ -32,6 +33,7 @@ pub mod driver;
 pub mod input;
 pub mod memory;
 pub mod net;
+pub mod oci;
 pub mod pci;
 pub mod quiet;
 pub mod virtio;
@@ -76,6 +78,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "control_messages", run: control::run },
     Target { name: "agent_frames", run: agent::run },
     Target { name: "boot_images", run: boot::run },
+    Target { name: "oci_plan", run: oci::run },
 ];
 
 /// The target of this name.

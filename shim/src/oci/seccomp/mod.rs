@@ -30,16 +30,29 @@ use syscalls::Abi;
 pub enum SeccompError {
     /// Needs a listener outside the guest.
     #[error(
-        "linux.seccomp: SCMP_ACT_NOTIFY hands system calls to a process on the host, \
+        "linux.seccomp.{field}: notification hands system calls to a process on the host, \
          which cannot act on a process inside the virtual machine"
     )]
-    Notify,
+    Notify {
+        /// The field.
+        field: String,
+    },
     /// An argument index.
-    #[error("linux.seccomp: argument {0}; a system call has arguments 0 to 5")]
-    Argument(usize),
+    #[error("linux.seccomp.{field}: a system call has arguments 0 to 5, not {index}")]
+    Argument {
+        /// The field.
+        field: String,
+        /// The argument.
+        index: usize,
+    },
     /// An errno.
-    #[error("linux.seccomp: errno {0} is over 4095")]
-    Errno(u32),
+    #[error("linux.seccomp.{field}: {errno} is over 4095")]
+    Errno {
+        /// The field.
+        field: String,
+        /// The number.
+        errno: u32,
+    },
     /// The kernel's limit.
     #[error("linux.seccomp: {0} BPF instructions; the kernel takes at most 4096")]
     TooLong(usize),
@@ -63,7 +76,11 @@ const MAX_INSTRUCTIONS: usize = 4096;
 /// # Errors
 /// What in the profile cannot be applied.
 pub(super) fn filter(profile: &LinuxSeccomp) -> Result<SeccompFilter, SeccompError> {
-    let default = ret(profile.default_action(), profile.default_errno_ret())?;
+    let fields = ("defaultAction", "defaultErrnoRet");
+    let default = ret(fields, profile.default_action(), profile.default_errno_ret())?;
+    if profile.listener_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()) {
+        return Err(SeccompError::Notify { field: "listenerPath".into() });
+    }
     let rules = profile.syscalls().as_deref().unwrap_or_default();
     let mut sections = Vec::new();
     for abi in abis(profile.architectures().as_deref().unwrap_or_default()) {
@@ -102,11 +119,11 @@ fn flags(flags: &[LinuxSeccompFilterFlag]) -> u64 {
     })
 }
 
-/// The value a filter returns for `action`.
-fn ret(action: Action, errno: Option<u32>) -> Result<u32, SeccompError> {
+/// The value a filter returns for `action`; `fields` are where action and errno are.
+fn ret(fields: (&str, &str), action: Action, errno: Option<u32>) -> Result<u32, SeccompError> {
     let data = errno.unwrap_or(EPERM);
     if data > 4095 {
-        return Err(SeccompError::Errno(data));
+        return Err(SeccompError::Errno { field: fields.1.to_owned(), errno: data });
     }
     Ok(match action {
         Action::ScmpActKill | Action::ScmpActKillThread => RET_KILL_THREAD,
@@ -116,16 +133,20 @@ fn ret(action: Action, errno: Option<u32>) -> Result<u32, SeccompError> {
         Action::ScmpActTrace => RET_TRACE | data,
         Action::ScmpActLog => RET_LOG,
         Action::ScmpActAllow => RET_ALLOW,
-        Action::ScmpActNotify => return Err(SeccompError::Notify),
+        Action::ScmpActNotify => {
+            return Err(SeccompError::Notify { field: fields.0.to_owned() });
+        }
     })
 }
 
 /// The table of one ABI, sorted by number.
 fn entries(rules: &[LinuxSyscall], abi: Abi, default: u32) -> Result<Vec<Entry>, SeccompError> {
     let mut table: BTreeMap<u32, Entry> = BTreeMap::new();
-    for rule in rules {
-        let action = ret(rule.action(), rule.errno_ret())?;
-        let alternatives = conditions(rule.args().as_deref().unwrap_or_default())?;
+    for (index, rule) in rules.iter().enumerate() {
+        let field = format!("syscalls[{index}]");
+        let fields = (format!("{field}.action"), format!("{field}.errnoRet"));
+        let action = ret((&fields.0, &fields.1), rule.action(), rule.errno_ret())?;
+        let alternatives = conditions(&field, rule.args().as_deref().unwrap_or_default())?;
         if action == default {
             continue;
         }
@@ -155,8 +176,9 @@ fn entries(rules: &[LinuxSyscall], abi: Abi, default: u32) -> Result<Vec<Entry>,
 }
 
 /// Conditions as alternatives of conjunctions; none at all means always.
-fn conditions(args: &[LinuxSeccompArg]) -> Result<Vec<Vec<Condition>>, SeccompError> {
-    let all = args.iter().map(condition).collect::<Result<Vec<_>, _>>()?;
+fn conditions(field: &str, args: &[LinuxSeccompArg]) -> Result<Vec<Vec<Condition>>, SeccompError> {
+    let one = |(index, arg)| condition(|| format!("{field}.args[{index}].index"), arg);
+    let all = args.iter().enumerate().map(one).collect::<Result<Vec<_>, _>>()?;
     let twice = |c: &Condition| all.iter().filter(|other| other.argument == c.argument).count() > 1;
     if all.is_empty() {
         Ok(Vec::new())
@@ -167,9 +189,10 @@ fn conditions(args: &[LinuxSeccompArg]) -> Result<Vec<Vec<Condition>>, SeccompEr
     }
 }
 
-fn condition(arg: &LinuxSeccompArg) -> Result<Condition, SeccompError> {
+fn condition(field: impl Fn() -> String, arg: &LinuxSeccompArg) -> Result<Condition, SeccompError> {
     let argument = u8::try_from(arg.index()).ok().filter(|index| *index < 6);
-    let argument = argument.ok_or(SeccompError::Argument(arg.index()))?;
+    let argument =
+        argument.ok_or_else(|| SeccompError::Argument { field: field(), index: arg.index() })?;
     let value = arg.value();
     let comparison = match arg.op() {
         LinuxSeccompOperator::ScmpCmpNe => Comparison::NotEqual(value),

@@ -119,13 +119,19 @@ fn what_cannot_be_done_is_refused_with_its_reason() {
         rule.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         compile(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
     };
-    assert_eq!(syscall("SCMP_ACT_NOTIFY", json!({})), Err(SeccompError::Notify));
-    assert_eq!(
-        syscall("SCMP_ACT_ERRNO", json!({"errnoRet": 5000})),
-        Err(SeccompError::Errno(5000))
-    );
-    let args = json!({"args": [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}]});
-    assert_eq!(syscall("SCMP_ACT_ERRNO", args), Err(SeccompError::Argument(6)));
+    let fault = |outcome: Result<Vec<u8>, SeccompError>| outcome.unwrap_err().to_string();
+    let message = fault(syscall("SCMP_ACT_NOTIFY", json!({})));
+    assert!(message.starts_with("linux.seccomp.syscalls[0].action: notification"), "{message}");
+    let message = fault(syscall("SCMP_ACT_ERRNO", json!({"errnoRet": 5000})));
+    assert_eq!(message, "linux.seccomp.syscalls[0].errnoRet: 5000 is over 4095");
+    let args = json!({"args": [{"index": 0, "value": 0, "op": "SCMP_CMP_EQ"},
+        {"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}]});
+    let message = fault(syscall("SCMP_ACT_ERRNO", args));
+    assert!(message.starts_with("linux.seccomp.syscalls[0].args[1].index: "), "{message}");
+    let message = fault(compile(json!({"defaultAction": "SCMP_ACT_NOTIFY"})));
+    assert!(message.starts_with("linux.seccomp.defaultAction: "), "{message}");
+    let listens = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/x.sock"});
+    assert!(fault(compile(listens)).starts_with("linux.seccomp.listenerPath: "));
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn cgroup_files_hold_what_was_asked() -> Result<()> {
     })?
     .output()?
     .exits(0)?
-    .has("104857600\n10485760\n77\n50000 100000\n39\n")
+    .has("104857600\n10485760\n77\n50000 100000\n100\n")
     .map(drop)
 }
 

@@ -14,6 +14,8 @@ mod memory;
 mod mounts;
 mod net;
 mod netplug;
+mod oci;
+mod oci_seccomp;
 mod processes;
 mod resize;
 mod signals;
@@ -53,6 +55,8 @@ pub(crate) fn all() -> Vec<Case> {
         users::CASES,
         mounts::CASES,
         limits::CASES,
+        oci::CASES,
+        oci_seccomp::CASES,
         disks::CASES,
         memory::CASES,
         hotplug::CASES,

@@ -31,6 +31,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
         "cofferdam-test-fuzz",
         &[
             "cofferdam-agent-protocol",
+            "cofferdam-shim",
             "cofferdam-vmm",
             "cofferdam-vmm-api",
             "cofferdam-vmm-devices",

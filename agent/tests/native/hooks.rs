@@ -1,0 +1,128 @@
+//! Hooks that run in the container's namespaces.
+
+use super::host::*;
+use cofferdam_agent_protocol::*;
+
+fn hook(args: &[&str]) -> GuestHook {
+    let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
+    GuestHook { path: args[0].clone(), args, ..GuestHook::default() }
+}
+
+fn shell(script: &str) -> GuestHook {
+    hook(&["/bin/sh", "-c", script])
+}
+
+fn hooks(name: &str, hooks: Vec<GuestHook>) -> Option<GuestHooks> {
+    Some(GuestHooks {
+        name: name.into(),
+        hooks,
+        state_before_pid: "{\"id\":\"c\",\"pid\":".into(),
+        state_after_pid: ",\"bundle\":\"/b\"}".into(),
+    })
+}
+
+#[test]
+fn create_hooks_run_at_the_container_s_root_with_its_mounts_and_their_state() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let first = shell(
+        "cat > /dev/shm/state; pwd > /dev/shm/cwd; hostname > /dev/shm/name; \
+         ls /proc/self/fd | wc -l > /dev/shm/fds; env > /dev/shm/env; \
+         test -e /proc/1/status && test -c /dev/null && mount -t tmpfs tmpfs /mnt && echo x > /mnt/by-hook",
+    );
+    let second = GuestHook { env: vec![b"A=b".into()], ..shell("echo $A > /dev/shm/second") };
+    let script = "cat /dev/shm/state; echo; cat /dev/shm/cwd /dev/shm/second /mnt/by-hook \
+         /dev/shm/fds; grep -c . /dev/shm/env; cat /dev/shm/name";
+    let mut plan = container("c", &["sh", "-c", script]);
+    plan.create_hooks = hooks("createContainer", vec![first, second]);
+    let text = host.shell_in(plan);
+    // PWD alone, which the shell sets itself; the name of the machine, since runc sets the container's later.
+    let expected = "{\"id\":\"c\",\"pid\":1,\"bundle\":\"/b\"}\n/\nb\nx\n4\n1\n";
+    assert!(text.starts_with(expected), "{text}");
+    assert!(!text.contains("boxed"), "{text}");
+}
+
+#[test]
+fn a_create_hook_that_fails_ends_the_creation_with_its_output() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let refused = |host: &mut Host, hook: GuestHook| {
+        let mut plan = container("c", &["true"]);
+        plan.create_hooks = hooks("createContainer", vec![shell("true"), hook]);
+        host.refused(request::Body::Create(Box::new(plan))).1
+    };
+    let said = refused(&mut host, shell("echo some; echo words >&2; exit 3"));
+    let expected =
+        "error running createContainer hook #1: /bin/sh: exit status 3, output: some\nwords";
+    assert_eq!(said, expected);
+    let missing = refused(&mut host, hook(&["/no/such/hook"]));
+    assert!(missing.contains("exec: no such file or directory"), "{missing}");
+    let killed = refused(&mut host, shell("kill -9 $$"));
+    assert!(killed.contains("ended by SIGKILL"), "{killed}");
+    // A writer without end is neither kept nor waited for.
+    let long = refused(&mut host, shell("yes | head -c 3000000; exit 4"));
+    assert!(long.contains("exit status 4") && long.len() < 4096, "{long}");
+    assert_eq!(host.shell("echo fine"), "fine\n");
+}
+
+#[test]
+fn a_hook_is_killed_with_its_group_after_its_time_out() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let mut plan = container("c", &["true"]);
+    let slow = GuestHook { timeout: 1, ..shell("echo waiting; sleep 600 & wait") };
+    plan.create_hooks = hooks("createContainer", vec![slow]);
+    let begun = std::time::Instant::now();
+    let (_, said) = host.refused(request::Body::Create(Box::new(plan)));
+    assert!(said.contains("killed after its time-out of 1 seconds, output: waiting"), "{said}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60));
+}
+
+#[test]
+fn start_hooks_run_as_the_process_would_and_before_it() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let script = "cat /dev/shm/seen; echo; echo process";
+    let mut plan = container("c", &["sh", "-c", script]);
+    let process = plan.process.as_mut().unwrap();
+    (process.uid, process.gid, process.cwd) = (33, 33, b"/dev/shm".into());
+    process.capabilities = None;
+    process.no_new_privileges = true;
+    process.env.push(b"FROM=process".into());
+    plan.hostname = "boxed".into();
+    let inherits = shell("echo $FROM $HOME $(id -u) $(hostname) $(pwd) > seen; cat >> seen");
+    plan.start_hooks = hooks("startContainer", vec![inherits]);
+    let text = host.shell_in(plan);
+    let state = "{\"id\":\"c\",\"pid\":1,\"bundle\":\"/b\"}";
+    assert_eq!(text, format!("process /var/www 33 boxed /dev/shm\n{state}\nprocess\n"));
+}
+
+#[test]
+fn a_start_hook_that_fails_ends_the_start() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let mut plan = container("c", &["sh", "-c", "echo must not run"]);
+    let cat = GuestHook { path: b"/bin/cat".into(), ..hook(&["cat", "/nosuchfile"]) };
+    plan.start_hooks = hooks("startContainer", vec![cat]);
+    let stdout = plan.process.as_ref().unwrap().stdio.clone().unwrap().stdout.unwrap();
+    host.create(plan);
+    let start = request::Start { container: "c".into() };
+    let (_, said) = host.refused(request::Body::Start(start));
+    assert!(
+        said.starts_with("error running startContainer hook #0: /bin/cat: exit status 1"),
+        "{said}"
+    );
+    assert!(said.contains("cat: /nosuchfile: No such file or directory"), "{said}");
+    assert_eq!(host.all(stdout), "");
+    host.delete("c", true);
+}
