@@ -8,7 +8,6 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cofferdam_test_harness::host::link::Options;
@@ -60,8 +59,8 @@ enum Runtime {
     Both,
 }
 
-/// How long a test may take: with the baseline, and with virtual machines inside an emulated one.
-const LIMITS: [Duration; 2] = [Duration::from_secs(90), Duration::from_secs(300)];
+/// How much longer than with the baseline a test may take: a virtual machine inside an emulated one is slow to start.
+const SLOWER: u32 = 3;
 
 /// Where cofferdam is in the test host.
 const COFFERDAM: &str = "/usr/local/bin/cofferdam";
@@ -170,9 +169,10 @@ impl Job {
 
     /// Runs the tests with `runtime`, a line for each.
     fn run(&self, host: &TestHost, runtime: Runtime) -> Result<Results> {
+        let limit = self.suite.limit();
         let (path, limit) = match runtime {
-            Runtime::Runc => (payload::BASELINE, LIMITS[0]),
-            Runtime::Cofferdam | Runtime::Both => (COFFERDAM, LIMITS[1]),
+            Runtime::Runc => (payload::BASELINE, limit),
+            Runtime::Cofferdam | Runtime::Both => (COFFERDAM, limit * SLOWER),
         };
         let name = self.suite.name();
         eprintln!("==> {} tests of {name} with {path}", self.tests.len());

@@ -26,15 +26,8 @@ const CRUN: Wanted<'_> = Wanted { package: "crun", suite: "bookworm", version: "
 const PODMAN: Wanted<'_> = Wanted { package: "libpod", suite: "bookworm", version: "4.3.1+" };
 
 /// Binary packages of the test host's release that it does not have; some files of each are used.
-const PROGRAMS: [&str; 7] = [
-    "bats",
-    "gawk",
-    "libgmp10",
-    "libmpfr6",
-    "libreadline8t64",
-    "libsigsegv2",
-    "busybox-static",
-];
+const PROGRAMS: [&str; 7] =
+    ["bats", "gawk", "libgmp10", "libmpfr6", "libreadline8t64", "libsigsegv2", "busybox-static"];
 
 /// Libraries of gawk.
 const LIBRARIES: [&str; 4] =

@@ -53,6 +53,14 @@ impl Suite {
         }
     }
 
+    /// How long a test may take in the emulated host with the baseline, on a busy machine.
+    pub(crate) fn limit(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Runc | Self::Crun => 90,
+            Self::Podman => 300,
+        })
+    }
+
     /// Where the payload has its files.
     fn directory(self) -> &'static str {
         match self {
