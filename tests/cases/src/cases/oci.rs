@@ -74,18 +74,13 @@ fn mounts_have_recursive_attributes_as_with_runc() -> Result<()> {
 
 fn the_root_is_propagated_as_with_runc() -> Result<()> {
     let script = "awk '$5 == \"/\" || $5 == \"/dev\" { sub(\":.*\", \"\", $7); print $5, $7 }' /proc/self/mountinfo";
-    for (propagation, expected) in [
-        ("rshared", "/ shared\n/dev shared"),
-        ("private", "/ -\n/dev -"),
-        ("unbindable", "/ unbindable\n/dev -"),
-    ] {
-        same_as_runc(script, |config| {
-            config["linux"]["rootfsPropagation"] = propagation.into();
-        })?
-        .prints(expected)
-        .with_context(|| propagation)?;
+    let set = |config: &mut Value, name: &str| config["linux"]["rootfsPropagation"] = name.into();
+    for (name, expected) in [("rshared", "/ shared\n/dev shared"), ("private", "/ -\n/dev -")] {
+        same_as_runc(script, |config| set(config, name))?.prints(expected).context(name)?;
     }
-    Ok(())
+    // runc makes the host's root unbindable first, and then fails to bind the container's.
+    let unbindable = Run::bundle(script, |config| set(config, "unbindable"))?.output()?;
+    unbindable.prints("/ unbindable\n/dev -").map(drop)
 }
 
 fn a_file_of_the_host_is_mapped_to_other_owners() -> Result<()> {
@@ -106,7 +101,8 @@ fn a_file_of_the_host_is_mapped_to_other_owners() -> Result<()> {
 }
 
 fn a_process_has_its_priorities_and_personality() -> Result<()> {
-    let script = "chrt -p $$ | sed 's/.*: //'; nice; ionice -p $$; uname -m; umask; ulimit -c";
+    let script =
+        "chrt -p $$ | head -n 2 | sed 's/.*: //'; nice; ionice -p $$; uname -m; umask; ulimit -c";
     Run::bundle(script, |config| {
         config["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH", "nice": 7 });
         config["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 });
@@ -255,7 +251,7 @@ fn one_more_process_has_the_container_s_limits_and_its_own_cpus() -> Result<()> 
     let log = || std::fs::read_to_string(bundle.path().join("log")).unwrap_or_default();
     ensure!(created.success(), "cofferdam create: {}", log());
     Container::cofferdam(&["start", &container.0])?;
-    let script = "cat /proc/self/oom_score_adj; chrt -p $$ | sed 's/.*: //'; \
+    let script = "cat /proc/self/oom_score_adj; chrt -p $$ | head -n 2 | sed 's/.*: //'; \
                   grep ^Cpus_allowed_list /proc/self/status; mkdir /tmp/x 2>&1; grep ^Seccomp: /proc/1/status";
     let said = Container::cofferdam(&["exec", &container.0, "sh", "-c", script])?;
     let expected = "77\nSCHED_BATCH\n0\nCpus_allowed_list:\t1\n\
