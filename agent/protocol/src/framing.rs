@@ -8,8 +8,8 @@ use crate::message::{AgentFrame, HostFrame};
 pub const HEADER: usize = 4;
 
 /// Largest frame of the host in bytes, the length excluded. A container's plan with the largest seccomp
-/// filters (4096 instructions of 8 bytes, several of them) and a full environment fits.
-pub const MAX_HOST_FRAME: usize = 1 << 20;
+/// filters (4096 instructions of 8 bytes, several of them), a full environment and some files fits.
+pub const MAX_HOST_FRAME: usize = 8 << 20;
 
 /// Largest frame of the agent in bytes, the length excluded. The longest it has to send, a list of 32,768
 /// processes with numbers of four bytes, is half of it.

@@ -139,7 +139,7 @@ pub struct Mount {
     #[prost(enumeration = "MountKind", tag = "1")]
     pub kind: i32,
     /// Source, as `mount(2)` takes it. A path in the guest for [`MountKind::Bind`], text for
-    /// [`MountKind::Filesystem`], empty for [`MountKind::File`].
+    /// [`MountKind::Filesystem`], a name for [`MountKind::Shared`], empty for [`MountKind::File`].
     #[prost(bytes = "vec", tag = "2")]
     pub source: Vec<u8>,
     /// Mount point in the container; made if it does not exist.
@@ -161,7 +161,7 @@ pub struct Mount {
     /// Copy what the root file system has at the mount point into the new tmpfs (`tmpcopyup`).
     #[prost(bool, tag = "8")]
     pub copy_up: bool,
-    /// The content of a [`MountKind::File`], at most 256 KiB.
+    /// The content of a [`MountKind::File`], at most 2 MiB.
     #[prost(bytes = "vec", tag = "9")]
     pub content: Vec<u8>,
     /// Permission bits of a [`MountKind::File`].
@@ -192,8 +192,10 @@ pub enum MountKind {
     Filesystem = 0,
     /// Something that exists in the guest already.
     Bind = 1,
-    /// A small file brought along in the plan, such as `/etc/resolv.conf`.
+    /// A file brought along in the plan, such as `/etc/resolv.conf`.
     File = 2,
+    /// A tmpfs of the pod: all containers that name the same source share it. It is made for the first, with its data.
+    Shared = 3,
 }
 
 /// A namespace the container does not share with the agent.

@@ -24,7 +24,7 @@ use crate::sys::{self, Stage};
 pub(super) fn mount(plan: &Mount, path: &Path) -> Result<()> {
     let source = match plan.kind() {
         MountKind::File => path,
-        MountKind::Bind => {
+        MountKind::Bind | MountKind::Shared => {
             let source = Path::new(std::ffi::OsStr::from_bytes(&plan.source));
             let found = fs::metadata(source).context(|| format!("stat {}", source.display()))?;
             if found.is_dir() {

@@ -10,6 +10,7 @@ mod oom;
 mod pci;
 mod plug;
 mod rootfs;
+mod shared;
 mod uevent;
 
 use std::fs;
@@ -21,6 +22,7 @@ pub(crate) use disks::Disks;
 pub(crate) use oom::OomWatch;
 pub(crate) use plug::{expect, release};
 pub(crate) use rootfs::Rootfs;
+pub(crate) use shared::Shared;
 
 use crate::error::{Context, Failure, Result};
 

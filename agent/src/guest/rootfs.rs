@@ -23,7 +23,7 @@ use super::id_map;
 use crate::error::{Context, Failure, Result};
 
 /// Largest content of a file mount.
-const MAX_FILE: usize = 256 * 1024;
+const MAX_FILE: usize = 2 << 20;
 
 /// Most layers of one root file system.
 const MAX_LAYERS: usize = 128;

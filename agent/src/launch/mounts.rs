@@ -37,7 +37,9 @@ fn attempted(mount: &Mount) -> String {
     let destination = show(&mount.destination);
     match mount.kind() {
         MountKind::Filesystem => format!("mounting {} at {destination}", mount.fstype),
-        MountKind::Bind => format!("binding {} to {destination}", show(&mount.source)),
+        MountKind::Bind | MountKind::Shared => {
+            format!("binding {} to {destination}", show(&mount.source))
+        }
         MountKind::File => format!("mounting a file at {destination}"),
     }
 }
@@ -53,9 +55,10 @@ fn one(place: &Place<'_>, plan: &Mount, index: usize) -> Result<()> {
             new_instance(place.root, plan, plan.fstype.as_str(), &plan.data)?;
             return finish(place.root, plan);
         }
-        MountKind::Bind if plan.uid_map.is_empty() => plan.source.clone(),
+        // What is shared was made, and is bound.
+        MountKind::Bind | MountKind::Shared if plan.uid_map.is_empty() => plan.source.clone(),
         // The agent mounted what is id-mapped there.
-        MountKind::Bind | MountKind::File => format!("{}/{index}", place.plan.files).into_bytes(),
+        _ => format!("{}/{index}", place.plan.files).into_bytes(),
     };
     bind(place.root, plan, &source)?;
     finish(place.root, plan)

@@ -23,7 +23,7 @@ use crate::stdio::Streams;
 
 impl Pod {
     /// Sets a container up to the point before `execve`.
-    pub(super) async fn create(&mut self, plan: ContainerPlan) -> Result<Created> {
+    pub(super) async fn create(&mut self, mut plan: ContainerPlan) -> Result<Created> {
         check::container(&plan)?;
         let id = plan.id.clone();
         if self.containers.contains_key(&id) {
@@ -31,6 +31,7 @@ impl Pod {
         }
         let namespaces = Namespaces::of(&plan)?;
         let joins = self.joins(&namespaces)?;
+        self.shared.provide(&self.place, &mut plan.mounts)?;
         let limits = plan.cgroup.clone().unwrap_or_default();
         let cgroup = Cgroup::create(&self.place, &id, &limits)?;
         let mut rootfs = match Rootfs::mount(&self.place, &mut self.disks, &plan).await {

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Failure, Result};
-use crate::guest::{self, Disks, OomWatch, Place};
+use crate::guest::{self, Disks, OomWatch, Place, Shared};
 use crate::stdio::Dialer;
 use crate::sys;
 use container::{Container, Process};
@@ -38,6 +38,7 @@ pub(crate) struct Pod {
     program: OwnedFd,
     containers: BTreeMap<String, Container>,
     disks: Disks,
+    shared: Shared,
     oom: Option<OomWatch>,
     events: Vec<Event>,
 }
@@ -52,7 +53,8 @@ impl Pod {
     pub(crate) fn new(place: Place, dialer: Dialer, program: OwnedFd) -> Self {
         let oom = OomWatch::new().map_err(|failure| crate::log!("{failure}")).ok();
         let (containers, disks) = (BTreeMap::new(), Disks::default());
-        Self { place, dialer, program, containers, disks, oom, events: Vec::new() }
+        let shared = Shared::default();
+        Self { place, dialer, program, containers, disks, shared, oom, events: Vec::new() }
     }
 
     /// Does what `request` wants.

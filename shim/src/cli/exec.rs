@@ -16,7 +16,7 @@ use super::common::{block_on, connect, find};
 use crate::container::{CONFIG, Saved, Status};
 use crate::control::{Of, ToSupervisor, parcel};
 use crate::hostgroup;
-use crate::oci::{HostNetwork, process_plan};
+use crate::oci::{self, HostNetwork};
 use crate::run::{RunError, StandIn, Terminal, ask, hold, report, write_pid};
 use crate::signals::Signals;
 use crate::terminal::{self, RawMode};
@@ -99,9 +99,9 @@ impl Exec {
             std::fs::read(&config).with_context(|| format!("reading {}", config.display()))?;
         let spec: Spec = serde_json::from_slice(&text)
             .with_context(|| format!("parsing {}", config.display()))?;
-        let process = self.process(&spec)?;
-        let mut warnings = Vec::new();
-        let mut plan = process_plan(&process, spec.linux().as_ref(), &mut warnings)?;
+        let (process, mut warnings) = self.process(&spec)?;
+        let (mut plan, more) = oci::exec(&process, &spec)?;
+        warnings.extend(more);
         for warning in warnings {
             tracing::debug!("{warning}");
         }
@@ -116,11 +116,11 @@ impl Exec {
     }
 
     /// The process that was asked for.
-    fn process(&self, spec: &Spec) -> Result<Process> {
+    fn process(&self, spec: &Spec) -> Result<(Process, Vec<String>)> {
         if let Some(path) = &self.process {
             let text =
                 std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-            return serde_json::from_slice(&text)
+            return oci::parse_process(&text)
                 .with_context(|| format!("parsing the process {}", path.display()));
         }
         if self.command.is_empty() {
@@ -155,7 +155,7 @@ impl Exec {
             process.set_user(user);
         }
         self.add_capabilities(&mut process)?;
-        Ok(process)
+        Ok((process, Vec::new()))
     }
 
     fn add_capabilities(&self, process: &mut Process) -> Result<()> {

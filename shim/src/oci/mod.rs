@@ -30,7 +30,6 @@ pub use json::JsonError;
 pub use mounts::HostFile;
 pub use namespaces::HostNetwork;
 pub(crate) use namespaces::process_of;
-pub(crate) use process::plan as process_plan;
 pub use process::{exec, parse_process};
 pub use translate::{Needs, Translated, translate};
 pub use update::{Update, update, update_to};

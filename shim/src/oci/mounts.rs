@@ -1,9 +1,10 @@
 //! Mounts (OCI runtime-spec, config#mounts).
 //!
-//! There is no file server between host and guest. A bind mount of a small regular file, such as
-//! `/etc/resolv.conf`, is brought along in the plan; any other bind mount is refused by name.
+//! There is no file server between host and guest. A bind mount of a regular file of moderate size, such as
+//! `/etc/resolv.conf` or an engine's init, is brought along in the plan; one of memory that an engine made for a pod's
+//! `/dev/shm` becomes memory of the guest; any other bind mount is refused by name.
 //!
-//! Invariant: no path of the host is ever named to the guest.
+//! Invariant: no path of the host is ever opened in the guest.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -16,10 +17,10 @@ use super::mount_options::{IdMapped, MountOptions};
 use super::{OciError, invalid, namespaces, unsupported};
 
 /// Largest file that is brought along (see [`protocol::MountKind::File`]).
-const MAX_FILE: usize = 256 << 10;
+const MAX_FILE: usize = 2 << 20;
 
 /// Most bytes of all files together: they travel in one frame.
-const MAX_FILES: usize = 640 << 10;
+const MAX_FILES: usize = 6 << 20;
 
 /// File systems that the guest's kernel can make out of nothing.
 const FILESYSTEMS: [&str; 10] = [
@@ -42,10 +43,12 @@ pub struct HostFile {
     pub content: Vec<u8>,
     /// Its permission bits.
     pub mode: u32,
+    /// The size in bytes, if it is no file but an empty directory in memory (tmpfs).
+    pub memory: Option<u64>,
 }
 
 impl HostFile {
-    /// Reads a small regular file.
+    /// Reads a regular file of moderate size, or looks at an empty directory in memory.
     ///
     /// # Errors
     /// Anything else, a larger file included, is an error that says so.
@@ -55,6 +58,10 @@ impl HostFile {
         // Non-blocking: opening a fifo must not wait for its writer.
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
         let metadata = std::fs::metadata(path)?;
+        if let Some(memory) = metadata.is_dir().then(|| memory_at(path)).flatten() {
+            let mode = metadata.mode() & 0o7777;
+            return Ok(Self { content: Vec::new(), mode, memory: Some(memory) });
+        }
         if !metadata.is_file() {
             let kind = if metadata.is_dir() { "a directory" } else { "not a regular file" };
             return Err(io::Error::new(io::ErrorKind::Unsupported, format!("it is {kind}")));
@@ -67,8 +74,21 @@ impl HostFile {
             let text = format!("it is larger than {} KiB", MAX_FILE >> 10);
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
         }
-        Ok(Self { content, mode: metadata.mode() & 0o7777 })
+        Ok(Self { content, mode: metadata.mode() & 0o7777, memory: None })
     }
+}
+
+/// The size of the tmpfs whose root directory is at `path`, if it is one and empty.
+fn memory_at(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    /// `TMPFS_MAGIC` (`statfs(2)`).
+    const TMPFS: u64 = 0x0102_1994;
+    let is_root = path.metadata().ok()?.dev() != path.join("..").metadata().ok()?.dev();
+    let empty = std::fs::read_dir(path).ok()?.next().is_none();
+    let system = rustix::fs::statfs(path).ok()?;
+    let is_memory = u64::try_from(system.f_type).ok() == Some(TMPFS);
+    let size = system.f_blocks.saturating_mul(u64::try_from(system.f_bsize).unwrap_or(0));
+    (is_root && empty && is_memory).then_some(size)
 }
 
 /// What is known of the container and its bundle when its mounts are planned.
@@ -133,6 +153,12 @@ fn one(field: &str, mount: &Mount, around: &Around<'_>) -> Result<protocol::Moun
         let source = around.bundle.join(mount.source().clone().unwrap_or_default());
         let file =
             (around.read)(&source).map_err(|error| refused(field, &source, mount, &error))?;
+        if let Some(bytes) = file.memory {
+            plan.kind = protocol::MountKind::Shared.into();
+            plan.source = source.as_os_str().as_bytes().to_vec();
+            plan.data = format!("mode={:o},size={bytes}", file.mode).into_bytes();
+            return Ok(plan);
+        }
         plan.kind = protocol::MountKind::File.into();
         plan.content = file.content;
         plan.mode = file.mode;

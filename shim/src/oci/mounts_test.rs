@@ -8,7 +8,7 @@ fn plan(mount: serde_json::Value) -> Result<protocol::Mount, String> {
     let mount: Mount = serde_json::from_value(mount).unwrap();
     let read = |path: &Path| match path.to_str().unwrap() {
         "/etc/hosts" | "/bundle/hosts" => {
-            Ok(HostFile { content: b"127.0.0.1".into(), mode: 0o644 })
+            Ok(HostFile { content: b"127.0.0.1".into(), mode: 0o644, memory: None })
         }
         _ => Err(io::Error::from(io::ErrorKind::NotFound)),
     };
@@ -77,7 +77,7 @@ fn what_hides_proc_is_refused_as_by_runc() {
         for fstype in ["tmpfs", "bind"] {
             let mount = json!({"destination": destination, "type": fstype, "source": "/etc/hosts"});
             let mount: Mount = serde_json::from_value(mount).unwrap();
-            let read = |_: &Path| Ok(HostFile { content: Vec::new(), mode: 0 });
+            let read = |_: &Path| Ok(HostFile { content: Vec::new(), mode: 0, memory: None });
             let around = Around { bundle: Path::new("/"), read: &read, user_namespace: None };
             let error = mounts(&[mount], &around, &mut Vec::new()).unwrap_err().to_string();
             assert!(error.starts_with("mounts[0].destination: \"/proc"), "{error}");
@@ -128,7 +128,25 @@ fn only_small_regular_files_are_read() {
     assert!(HostFile::read(Path::new("/dev/null")).unwrap_err().to_string().contains("regular"));
     let large = directory.path().join("large");
     std::fs::write(&large, vec![0; MAX_FILE + 1]).unwrap();
-    assert!(HostFile::read(&large).unwrap_err().to_string().contains("256 KiB"));
+    assert!(HostFile::read(&large).unwrap_err().to_string().contains("2048 KiB"));
     std::fs::write(&large, vec![0; MAX_FILE]).unwrap();
     assert_eq!(HostFile::read(&large).unwrap().content.len(), MAX_FILE);
+}
+
+#[test]
+fn an_empty_directory_in_memory_becomes_memory_of_the_pod() {
+    let memory =
+        |_: &Path| Ok(HostFile { content: Vec::new(), mode: 0o1777, memory: Some(65_536_000) });
+    let mount: Mount = serde_json::from_value(serde_json::json!({
+        "destination": "/dev/shm", "source": "/run/pod/shm", "type": "bind",
+        "options": ["bind", "nosuid"],
+    }))
+    .unwrap();
+    let around = Around { bundle: Path::new("/b"), read: &memory, user_namespace: None };
+    let plan = mounts(&[mount], &around, &mut Vec::new()).unwrap().remove(0);
+    assert_eq!(plan.kind(), protocol::MountKind::Shared);
+    assert_eq!(
+        (plan.source, plan.data),
+        (b"/run/pod/shm".to_vec(), b"mode=1777,size=65536000".to_vec())
+    );
 }

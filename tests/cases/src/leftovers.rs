@@ -123,7 +123,7 @@ fn groups(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Names in the directory at `path`; none if there is no such directory.
-fn entries(path: &str) -> BTreeSet<String> {
+pub(crate) fn entries(path: &str) -> BTreeSet<String> {
     let Ok(entries) = fs::read_dir(path) else { return BTreeSet::new() };
     entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }

@@ -11,7 +11,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Trial};
 
+mod call;
 mod cases;
+mod conformance;
+mod engines;
 mod leftovers;
 mod live;
 mod monitor;
@@ -26,13 +29,25 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One at a time: the cases look at the whole host for leftovers.
     arguments.test_threads = Some(1);
-    let trials = cases::all().into_iter().map(trial).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let mut trials: Vec<Trial> = cases::all().into_iter().map(trial).collect();
+    trials.extend(engines::trials(&arguments, again()));
+    trials.extend(conformance::trials(again()));
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Err(error) = conformance::report() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
+}
+
+/// Whether a case that fails is tried once more.
+fn again() -> bool {
+    std::env::var_os("COFFERDAM_TEST_AGAIN").is_some_and(|value| value == "1")
 }
 
 /// A case as a trial, tried again if that is asked for.
 fn trial(case: Case) -> Trial {
-    let again = std::env::var_os("COFFERDAM_TEST_AGAIN").is_some_and(|value| value == "1");
+    let again = again();
     Trial::test(case.name, move || {
         let result = attempt(case).or_else(|error| {
             if !again {

@@ -1,9 +1,9 @@
-//! A run on a terminal of its own.
+//! A command on a terminal of its own.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 use crate::run::{Run, Running};
 
-/// A `cofferdam run` whose standard streams are one pseudo-terminal.
+/// A command whose standard streams are one pseudo-terminal.
 pub(crate) struct Terminal {
     child: Running,
     controller: File,
@@ -28,10 +28,15 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Starts `run` on a terminal of `rows` by `columns`.
     pub(crate) fn start(run: &Run, rows: u16, columns: u16) -> Result<Self> {
+        Self::of(run.to_command(), rows, columns)
+    }
+
+    /// Starts `command` on a terminal of `rows` by `columns`.
+    pub(crate) fn of(mut command: Command, rows: u16, columns: u16) -> Result<Self> {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let OpenptyResult { master, slave } = openpty(&size, None)?;
         let stdio = || Ok::<_, std::io::Error>(Stdio::from(slave.try_clone()?));
-        let child = run.to_command().stdin(stdio()?).stdout(stdio()?).stderr(stdio()?).spawn()?;
+        let child = command.stdin(stdio()?).stdout(stdio()?).stderr(stdio()?).spawn()?;
         let controller = File::from(master);
         let mut reader = controller.try_clone()?;
         let seen = Arc::<Mutex<Vec<u8>>>::default();

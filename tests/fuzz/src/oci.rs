@@ -34,7 +34,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn small_file(_: &Path) -> io::Result<HostFile> {
-    Ok(HostFile { content: b"content".into(), mode: 0o644 })
+    Ok(HostFile { content: b"content".into(), mode: 0o644, memory: None })
 }
 
 fn no_file(_: &Path) -> io::Result<HostFile> {

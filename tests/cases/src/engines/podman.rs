@@ -1,0 +1,94 @@
+//! What podman alone has: pods, `kube play`, secrets, and flags of its own.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use super::cases;
+use super::engine::{Engine, IMAGE, parsed};
+use crate::run::unique_id;
+
+cases!(a_pod, kube_play, a_secret, user_namespaces, preserve_fds);
+
+fn a_pod(engine: &Engine) -> Result<()> {
+    let pod = unique_id();
+    engine
+        .call(&["pod", "create", "--name", &pod, "--network=none", "--hostname", "shared"])?
+        .exits(0)?;
+    let in_pod = |script: &str, flags: &[&str]| {
+        engine.call(&[&["run", "--pod", &pod], flags, &[IMAGE, "sh", "-c", script]].concat())
+    };
+    in_pod("hostname; httpd -f -p 127.0.0.1:8080 -h /etc", &["--detach"])?.exits(0)?;
+    // Containers of a pod share its network and its name.
+    let script = "hostname; until wget -qO- http://127.0.0.1:8080/passwd; do sleep 0.2; done";
+    in_pod(script, &["--rm"])?.exits(0)?.has("shared")?.has("root:x:0:0")?;
+    let pods: Value = parsed(&engine.call(&["pod", "inspect", &pod])?.exits(0)?)?;
+    let pod_state = pods.get(0).unwrap_or(&pods);
+    ensure!(pod_state["State"] == "Running" && pod_state["NumContainers"] == 2, "{pod_state}");
+    engine.call(&["pod", "stop", "--time", "1", &pod])?.exits(0)?;
+    engine.call(&["pod", "start", &pod])?.exits(0)?;
+    engine.call(&["pod", "ps", "--format", "{{.Status}}"])?.exits(0)?.prints("Running")?;
+    engine.call(&["pod", "rm", "--force", "--time", "0", &pod])?.exits(0)?;
+    engine.call(&["ps", "--all", "--quiet"])?.exits(0)?.prints("").map(drop)
+}
+
+fn kube_play(engine: &Engine) -> Result<()> {
+    let file = engine.file("pod.yaml");
+    let yaml = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: played\nspec:\n  restartPolicy: Never\n  containers:\n  \
+         - name: first\n    image: {IMAGE}\n    command: [sh, -c, 'echo one; sleep 1000']\n    resources:\n      \
+         limits:\n        memory: 64Mi\n  - name: second\n    image: {IMAGE}\n    command: [sh, -c, 'echo $WORD; sleep 1000']\n    \
+         env:\n    - name: WORD\n      value: two\n"
+    );
+    fs::write(&file, yaml)?;
+    let path = file.display().to_string();
+    engine.call(&["kube", "play", "--network=none", &path])?.exits(0)?;
+    engine.logs("played-first", "one")?;
+    engine.logs("played-second", "two")?;
+    engine
+        .call(&["exec", "played-first", "cat", "/sys/fs/cgroup/memory.max"])?
+        .exits(0)?
+        .prints("67108864")?;
+    engine.call(&["kube", "down", &path])?.exits(0)?;
+    engine.call(&["ps", "--all", "--quiet"])?.exits(0)?.prints("").map(drop)
+}
+
+fn a_secret(engine: &Engine) -> Result<()> {
+    let file = engine.file("secret");
+    fs::write(&file, "hidden")?;
+    engine.call(&["secret", "create", "word", &file.display().to_string()])?.exits(0)?;
+    let outcome = engine.run(&["--secret", "word"], &["cat", "/run/secrets/word"]);
+    engine.call(&["secret", "rm", "word"])?.exits(0)?;
+    outcome?.exits(0)?.prints("hidden").map(drop)
+}
+
+fn user_namespaces(engine: &Engine) -> Result<()> {
+    let maps = ["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"];
+    let script = "id -u; tr -s ' ' < /proc/self/uid_map; echo x > /tmp/x && stat -c %u /tmp/x";
+    engine.run(&maps, &["sh", "-c", script])?.exits(0)?.prints("0\n 0 100000 65536\n0").map(drop)
+}
+
+fn preserve_fds(engine: &Engine) -> Result<()> {
+    let file = engine.file("preserved");
+    fs::write(&file, "through a descriptor\n")?;
+    let podman = engine.command();
+    let mut command = std::process::Command::new("sh");
+    let words: Vec<_> = std::iter::once(podman.get_program()).chain(podman.get_args()).collect();
+    command.args(["-c", &format!("exec \"$@\" 3< {}", file.display()), "sh"]).args(words);
+    for (name, value) in podman.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    command.args([
+        "run",
+        "--rm",
+        "--network=none",
+        "--preserve-fds=1",
+        IMAGE,
+        "sh",
+        "-c",
+        "cat <&3",
+    ]);
+    let call = crate::call::Call::start(command, &engine.file("."))?;
+    call.finish()?.exits(0)?.prints("through a descriptor").map(drop)
+}
