@@ -124,12 +124,28 @@ pub(crate) enum Answer {
     Failed(Failure),
     /// The addresses of disks.
     Disks(Vec<Bdf>),
-    /// Processes by their numbers in the guest.
-    Processes(Vec<u32>),
+    /// Processes, in the guest.
+    Processes {
+        /// How long it has been up, in hundredths of a second.
+        uptime: u64,
+        /// The first of them.
+        processes: Vec<Process>,
+    },
     /// Files of a control group and their contents.
     Stats(Vec<(String, String)>),
     /// A process was killed for lack of memory.
     OutOfMemory,
+}
+
+/// A process in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    /// `/proc/PID/stat`.
+    pub(crate) stat: String,
+    /// Its user.
+    pub(crate) uid: u32,
+    /// The beginning of its command line.
+    pub(crate) command: String,
 }
 
 /// What a proxy says.

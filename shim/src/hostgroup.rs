@@ -42,6 +42,12 @@ fn hand_down(group: &Path) {
     }
 }
 
+/// Whether there are processes in `group` or below.
+pub(crate) fn is_busy(group: &Path) -> bool {
+    let events = fs::read_to_string(group.join("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == "populated 1")
+}
+
 /// Moves the process `pid` into `group`.
 pub(crate) fn place(group: &Path, pid: u32) {
     if let Err(error) = fs::write(group.join("cgroup.procs"), pid.to_string()) {

@@ -35,9 +35,15 @@ pub(crate) fn start(terminal: Option<OwnedFd>, network: Network) -> io::Result<(
     let (ours, theirs) = Channel::pair()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("cofferdam").arg(COMMAND).env_clear().current_dir("/");
-    command.stdin(theirs.into_inner()).stderr(Stdio::null());
+    let socket = theirs.into_inner();
     let has_terminal = terminal.is_some();
-    command.stdout(terminal.map_or_else(Stdio::null, Stdio::from));
+    // No other file is open in it, as engines expect of a container's process.
+    command.stderr(socket.try_clone()?);
+    command.stdout(match terminal {
+        Some(terminal) => Stdio::from(terminal),
+        None => Stdio::from(socket.try_clone()?),
+    });
+    command.stdin(socket);
     crate::sys::begin_session(&mut command, has_terminal, network);
     Ok((command.spawn()?, ours))
 }
@@ -57,6 +63,11 @@ pub(crate) enum Network {
 #[must_use]
 pub fn requested(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
     arguments.nth(1).is_some_and(|argument| argument == COMMAND) && arguments.next().is_none()
+}
+
+/// Whether `line`, a command line as `/proc` has it, is a proxy's.
+pub(crate) fn is_line(line: &[u8]) -> bool {
+    line == format!("cofferdam\0{COMMAND}\0").as_bytes()
 }
 
 /// The proxy's `main`; standard input is the socket, standard output may be a terminal.

@@ -7,7 +7,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr,
+};
 
 /// The settings to go back to, while in raw mode.
 static SAVED: Mutex<Option<(OwnedFd, Termios)>> = Mutex::new(None);
@@ -30,6 +32,8 @@ impl RawMode {
         let saved = tcgetattr(&terminal)?;
         let mut raw = saved.clone();
         raw.make_raw();
+        // New lines come as one character: see `Terminal::plain_newlines` of the agent's protocol.
+        raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
         restore_on_panic();
         lock().get_or_insert((terminal, saved));
         tcsetattr(&stdin, OptionalActions::Now, &raw)?;

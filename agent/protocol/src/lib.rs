@@ -23,9 +23,9 @@ pub use framing::{
 };
 pub use hook::{GuestHook, GuestHooks};
 pub use message::{
-    AgentError, AgentFrame, Cpus, Created, Ended, ErrorKind, Event, Found, Hello, HostFrame,
-    PodPlan, Processes, Refusal, Request, Response, Stats, Welcome, agent_frame, event, host_frame,
-    request, response,
+    AgentError, AgentFrame, Cpus, Created, Described, Description, Ended, ErrorKind, Event, Found,
+    Hello, HostFrame, PodPlan, Processes, Refusal, Request, Response, Stats, Welcome, agent_frame,
+    event, host_frame, request, response,
 };
 pub use plan::{
     Capabilities, CgroupPlan, CgroupSetting, ContainerPlan, CpuAffinity, DeviceNode, DeviceType,

@@ -116,7 +116,10 @@ pub struct Request {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What is wanted.
-    #[prost(oneof = "request::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20")]
+    #[prost(
+        oneof = "request::Body",
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20"
+    )]
     pub body: Option<request::Body>,
 }
 
@@ -148,6 +151,9 @@ pub mod request {
         /// List processes. Answer: [`super::Processes`].
         #[prost(message, tag = "8")]
         List(Container),
+        /// Describe processes. Answer: [`super::Described`].
+        #[prost(message, tag = "16")]
+        Describe(Container),
         /// Freeze a container's cgroup. Answer: done.
         #[prost(message, tag = "9")]
         Pause(Container),
@@ -324,13 +330,13 @@ pub struct Response {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// The result.
-    #[prost(oneof = "response::Body", tags = "2, 3, 4, 5, 6, 7, 20")]
+    #[prost(oneof = "response::Body", tags = "2, 3, 4, 5, 6, 7, 8, 20")]
     pub body: Option<response::Body>,
 }
 
 /// The kinds of [`Response`].
 pub mod response {
-    use super::{AgentError, Cpus, Created, Found, Message, Oneof, Processes, Stats};
+    use super::{AgentError, Cpus, Created, Described, Found, Message, Oneof, Processes, Stats};
 
     /// What a response holds.
     #[derive(Clone, PartialEq, Oneof)]
@@ -353,6 +359,9 @@ pub mod response {
         /// The devices are there.
         #[prost(message, tag = "7")]
         Found(Found),
+        /// The processes of a container, in words.
+        #[prost(message, tag = "8")]
+        Described(Described),
         /// The guest's CPUs.
         #[prost(message, tag = "20")]
         Cpus(Cpus),
@@ -385,6 +394,31 @@ pub struct Processes {
     /// Process ids in the guest's first pid namespace.
     #[prost(uint32, repeated, tag = "1")]
     pub pids: Vec<u32>,
+}
+
+/// The processes of a container, in words: as many as there is room for.
+#[derive(Clone, PartialEq, Message)]
+pub struct Described {
+    /// The first of them.
+    #[prost(message, repeated, tag = "1")]
+    pub processes: Vec<Description>,
+    /// How long the guest has been up, in clock ticks (a hundredth of a second).
+    #[prost(uint64, tag = "2")]
+    pub uptime: u64,
+}
+
+/// A process, as `/proc` in the guest has it.
+#[derive(Clone, PartialEq, Message)]
+pub struct Description {
+    /// `/proc/PID/stat`.
+    #[prost(string, tag = "1")]
+    pub stat: String,
+    /// Its effective user.
+    #[prost(uint32, tag = "2")]
+    pub uid: u32,
+    /// The beginning of its command line, arguments separated by spaces; its name in brackets if it has none.
+    #[prost(string, tag = "3")]
+    pub command: String,
 }
 
 /// The accounting of a container: files of its cgroup (cgroup v2) and their contents.

@@ -480,6 +480,9 @@ pub struct Terminal {
     /// Columns; 0 leaves the size unset.
     #[prost(uint32, tag = "3")]
     pub columns: u32,
+    /// A new line stays one character: whoever shows the output makes two of it (`ONLCR`).
+    #[prost(bool, tag = "4")]
+    pub plain_newlines: bool,
 }
 
 /// Standard streams; an absent one is `/dev/null`.

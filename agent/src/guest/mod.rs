@@ -9,6 +9,7 @@ mod id_map;
 mod oom;
 mod pci;
 mod plug;
+mod processes;
 mod rootfs;
 mod shared;
 mod uevent;
@@ -21,6 +22,7 @@ use cofferdam_agent_protocol::Sysctl;
 pub(crate) use disks::Disks;
 pub(crate) use oom::OomWatch;
 pub(crate) use plug::{expect, release};
+pub(crate) use processes::describe;
 pub(crate) use rootfs::Rootfs;
 pub(crate) use shared::Shared;
 

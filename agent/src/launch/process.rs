@@ -5,6 +5,7 @@
 //!
 //! Invariant: after the user id changes, nothing happens that the process itself could not do.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -151,8 +152,14 @@ fn seccomp(plan: &ProcessPlan) -> Result<()> {
 
 /// The environment, with `HOME` from the container's /etc/passwd where there is none.
 fn environment(plan: &ProcessPlan) -> Vec<Vec<u8>> {
-    let mut env = plan.env.clone();
-    if !env.iter().any(|entry| entry.starts_with(b"HOME=") && entry.len() > 5) {
+    // Of several with one name, the last one counts.
+    let name = |entry: &[u8]| entry.split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+    let mut seen = BTreeSet::new();
+    let last = plan.env.iter().rev().filter(|entry| seen.insert(name(entry)));
+    let mut env: Vec<Vec<u8>> = last.cloned().collect();
+    env.reverse();
+    let home = env.iter().rev().find_map(|entry| entry.strip_prefix(b"HOME="));
+    if home.is_none_or(<[u8]>::is_empty) {
         env.retain(|entry| !entry.starts_with(b"HOME="));
         env.push([b"HOME=", passwd::home(plan.uid).as_slice()].concat());
     }

@@ -25,6 +25,9 @@ pub(crate) fn attach(
 ) -> Result<()> {
     let Some(wanted) = &process.terminal else { return Ok(()) };
     let (master, slave) = open(root).context(|| "making a terminal".into())?;
+    if wanted.plain_newlines {
+        sys::keep_newlines(slave.as_fd()).context(|| "setting the terminal up".into())?;
+    }
     if let Some(size) = window_size(wanted) {
         sys::resize(slave.as_fd(), size).context(|| "sizing the terminal".into())?;
     }

@@ -76,6 +76,10 @@ impl Pod {
                 let pids = self.find(&of.container)?.cgroup.processes()?;
                 return Ok(response::Body::Processes(Processes { pids }));
             }
+            Body::Describe(of) => {
+                let pids = self.find(&of.container)?.cgroup.processes()?;
+                return Ok(response::Body::Described(guest::describe(&pids)));
+            }
             Body::Stats(of) => {
                 let files = self.find(&of.container)?.cgroup.stats();
                 return Ok(response::Body::Stats(Stats { files }));

@@ -25,7 +25,8 @@ pub(crate) use process::{
     set_dumpable, set_keep_capabilities, set_subreaper, watch,
 };
 pub(crate) use terminal::{
-    WindowSize, number as terminal_number, peer as terminal_peer, resize, take_control, unlock,
+    WindowSize, keep_newlines, number as terminal_number, peer as terminal_peer, resize,
+    take_control, unlock,
 };
 
 use nix::errno::Errno;

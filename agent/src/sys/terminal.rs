@@ -48,6 +48,21 @@ pub(crate) fn take_control(terminal: BorrowedFd<'_>) -> nix::Result<()> {
     Errno::result(outcome).map(drop)
 }
 
+/// Has a new line written to `terminal` stay one character.
+pub(crate) fn keep_newlines(terminal: BorrowedFd<'_>) -> nix::Result<()> {
+    let mut settings = std::mem::MaybeUninit::<libc::termios>::uninit();
+    // SAFETY: TCGETS by the C library writes one termios.
+    let outcome = unsafe { libc::tcgetattr(terminal.as_raw_fd(), settings.as_mut_ptr()) };
+    Errno::result(outcome)?;
+    // SAFETY: the call above succeeded, so it was written.
+    let mut settings = unsafe { settings.assume_init() };
+    settings.c_oflag &= !libc::ONLCR;
+    // SAFETY: reads one termios, which outlives the call.
+    let outcome =
+        unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSANOW, &raw const settings) };
+    Errno::result(outcome).map(drop)
+}
+
 /// Sets the window size.
 pub(crate) fn resize(terminal: BorrowedFd<'_>, size: WindowSize) -> nix::Result<()> {
     let size =

@@ -105,7 +105,7 @@ fn a_terminal() {
     process.uid = 33;
     process.capabilities = None;
     process.env.push(b"PS1=prompt> ".into());
-    process.terminal = Some(Terminal { stream, rows: 33, columns: 111 });
+    process.terminal = Some(Terminal { stream, rows: 33, columns: 111, plain_newlines: false });
     host.create(plan);
     host.start("c");
     let mut terminal = host.stream(stream);
@@ -143,7 +143,7 @@ fn a_terminal_for_one_more_process() {
     let mut plan = process(&["sh", "-c", "tty; stty size; test -t 0 && test -t 2 && echo tty"]);
     let stream = token();
     plan.stdio = None;
-    plan.terminal = Some(Terminal { stream, rows: 0, columns: 0 });
+    plan.terminal = Some(Terminal { stream, rows: 0, columns: 0, plain_newlines: false });
     host.exec("c", "e", plan);
     assert_eq!(host.all(stream), "/dev/pts/0\r\n0 0\r\ntty\r\n");
     assert_eq!(host.ended("c", "e"), (0, 0));

@@ -84,9 +84,15 @@ pub(super) fn find_in(root: &Path, id: &str, wanted: &[Status], otherwise: &str)
 /// # Errors
 /// Its configuration cannot be read.
 pub(super) fn hooks(root: &Path, saved: &Saved) -> Result<Hooks> {
+    Ok(crate::oci::hooks::hooks(config(root, saved)?.hooks().as_ref())?)
+}
+
+/// The specification of a container.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn config(root: &Path, saved: &Saved) -> Result<Spec> {
     let path = saved.directory(root).join(CONFIG);
     let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    let spec: Spec =
-        serde_json::from_slice(&text).with_context(|| format!("parsing {}", path.display()))?;
-    Ok(crate::oci::hooks::hooks(spec.hooks().as_ref())?)
+    serde_json::from_slice(&text).with_context(|| format!("parsing {}", path.display()))
 }

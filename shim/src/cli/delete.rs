@@ -29,6 +29,10 @@ pub(super) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Result
         }
         bail!("container not running");
     }
+    if signal == 0 {
+        // As with kill(2): whether there is somebody was the question.
+        return Ok(());
+    }
     ask_pod(&global.root, &saved, &message(&saved, signal, all))?;
     Ok(())
 }
@@ -47,7 +51,7 @@ fn parse_signal(text: &str) -> Result<u32> {
     ];
     const OTHERS: [(&str, u32); 5] =
         [("IOT", 6), ("CLD", 17), ("POLL", 29), ("RTMIN", 34), ("RTMAX", 64)];
-    if let Ok(number @ 1..=64) = text.parse() {
+    if let Ok(number @ 0..=64) = text.parse() {
         return Ok(number);
     }
     let upper = text.to_uppercase();

@@ -12,8 +12,8 @@ use oci_spec::runtime::{
 };
 
 use super::Global;
-use super::common::{block_on, connect, find};
-use crate::container::{CONFIG, Saved, Status};
+use super::common::{block_on, config, connect, find};
+use crate::container::{Saved, Status};
 use crate::control::{Of, ToSupervisor, parcel};
 use crate::hostgroup;
 use crate::oci::{self, HostNetwork};
@@ -70,6 +70,9 @@ pub(crate) struct Exec {
     /// Descriptors passed to the process: only 0, as a descriptor cannot enter a virtual machine
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
+    /// Group of the process below the container's: only the container's own
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<String>,
     /// Run in a paused container: the process begins when that is resumed
     #[arg(long)]
     ignore_paused: bool,
@@ -91,14 +94,13 @@ impl Exec {
             }
             _ => {}
         }
+        if let Some(path) = self.cgroup.as_deref().filter(|path| *path != "/") {
+            bail!("--cgroup {path}: a process begins in the container's own group");
+        }
         if self.preserve_fds > 0 {
             bail!("--preserve-fds: a descriptor of the host cannot enter a virtual machine");
         }
-        let config = saved.directory(&global.root).join(CONFIG);
-        let text =
-            std::fs::read(&config).with_context(|| format!("reading {}", config.display()))?;
-        let spec: Spec = serde_json::from_slice(&text)
-            .with_context(|| format!("parsing {}", config.display()))?;
+        let spec = config(&global.root, &saved)?;
         let (process, mut warnings) = self.process(&spec)?;
         let (mut plan, more) = oci::exec(&process, &spec)?;
         warnings.extend(more);
@@ -172,12 +174,19 @@ impl Exec {
         let with = |set: &Option<Capabilities>| -> Capabilities {
             set.iter().flatten().chain(&more).copied().collect()
         };
+        // As runc: where the container has ambient capabilities, those that can be are.
+        let inheritable = old.inheritable().clone().unwrap_or_default();
+        let has_ambient = old.ambient().as_ref().is_some_and(|set| !set.is_empty());
+        let mut ambient = old.ambient().clone().unwrap_or_default();
+        if has_ambient {
+            ambient.extend(more.intersection(&inheritable).copied());
+        }
         let all = LinuxCapabilitiesBuilder::default()
             .bounding(with(old.bounding()))
             .effective(with(old.effective()))
             .permitted(with(old.permitted()))
-            .inheritable(old.inheritable().clone().unwrap_or_default())
-            .ambient(old.ambient().clone().unwrap_or_default())
+            .inheritable(inheritable)
+            .ambient(ambient)
             .build()?;
         process.set_capabilities(Some(all));
         Ok(())
@@ -193,6 +202,7 @@ impl Exec {
             if let Some((rows, columns)) = terminal::size().filter(|_| !self.detach) {
                 (terminal.rows, terminal.columns) = (rows.into(), columns.into());
             }
+            terminal.plain_newlines = !self.detach;
             Terminal { rows: terminal.rows, columns: terminal.columns }
         });
         let stand_in = if self.detach {

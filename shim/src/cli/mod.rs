@@ -5,11 +5,16 @@
 mod common;
 mod create;
 mod delete;
+mod events;
 mod exec;
+mod features;
 mod freeze;
+mod manual;
+mod ps;
 mod rootfs;
 mod run;
 mod show;
+mod update;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -152,7 +157,7 @@ enum Commands {
         quiet: bool,
     },
     /// List the processes of a container
-    Ps(show::Ps),
+    Ps(ps::Ps),
     /// Pause a container
     Pause {
         /// The container
@@ -162,6 +167,23 @@ enum Commands {
     Resume {
         /// The container
         id: String,
+    },
+    /// Change the resources of a container
+    Update(Box<update::Update>),
+    /// Print the accounting of a container, and when it runs out of memory
+    Events(events::Events),
+    /// Print what this runtime can do, as JSON
+    Features,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages
+    Man {
+        /// The directory for them
+        #[arg(default_value = ".")]
+        directory: PathBuf,
     },
     /// Not supported yet
     #[command(hide = true)]
@@ -225,6 +247,7 @@ fn execute(
     global: &Global,
     timeline: crate::timeline::Timeline,
 ) -> Result<u8, (anyhow::Error, u8)> {
+    tracing::debug!("{:?} of cofferdam {}", std::env::args_os(), env!("CARGO_PKG_VERSION"));
     let done = |()| 0;
     let shown = |text: String| u8::from(print(&text) != ExitCode::SUCCESS);
     let result = match command {
@@ -242,9 +265,14 @@ fn execute(
         }
         Some(Commands::Delete { force, id }) => delete::delete(global, &id, force).map(done),
         Some(Commands::List { format, quiet }) => show::list(global, format, quiet).map(shown),
-        Some(Commands::Ps(ps)) => show::ps(global, &ps).map(shown),
+        Some(Commands::Ps(ps)) => ps::ps(global, &ps).map(shown),
         Some(Commands::Pause { id }) => freeze::freeze(global, &id, true).map(done),
         Some(Commands::Resume { id }) => freeze::freeze(global, &id, false).map(done),
+        Some(Commands::Update(update)) => update.execute(global).map(done),
+        Some(Commands::Events(events)) => events.execute(global).map(done),
+        Some(Commands::Features) => Ok(shown(features::features())),
+        Some(Commands::Completions { shell }) => Ok(shown(manual::completions(shell))),
+        Some(Commands::Man { directory }) => manual::pages(&directory).map(done),
         Some(Commands::Checkpoint(_)) => Err(anyhow::anyhow!("checkpoint is not supported yet")),
         Some(Commands::Restore(_)) => Err(anyhow::anyhow!("restore is not supported yet")),
         Some(Commands::Spec { bundle }) => write_spec(&bundle).map(done),

@@ -1,16 +1,15 @@
-//! `cofferdam state`, `list` and `ps`: what there is.
+//! `cofferdam state` and `list`: what there is.
 //!
 //! Invariant: nothing is changed.
 
 use std::fmt::Write as _;
 
-use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
+use anyhow::Result;
+use clap::ValueEnum;
 
 use super::Global;
-use super::common::{ask_pod, find};
-use crate::container::{Saved, Status};
-use crate::control::{Answer, ToSupervisor};
+use super::common::find;
+use crate::container::Saved;
 
 /// The format of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -19,19 +18,6 @@ pub(crate) enum Format {
     Table,
     /// For programs.
     Json,
-}
-
-/// Options of `cofferdam ps`.
-#[derive(Debug, Args)]
-pub(crate) struct Ps {
-    /// How it looks
-    #[arg(short, long, value_enum, default_value = "table")]
-    format: Format,
-    /// The container
-    id: String,
-    /// Options of ps(1), accepted as runc has them
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    options: Vec<String>,
 }
 
 /// The state of a container.
@@ -80,26 +66,6 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
         }
     }
     text
-}
-
-/// The processes of a container.
-pub(super) fn ps(global: &Global, args: &Ps) -> Result<String> {
-    let (saved, status) = find(&global.root, &args.id)?;
-    if status == Status::Stopped {
-        bail!("container not running");
-    }
-    if args.format == Format::Json {
-        return Ok(serde_json::to_string(&[saved.process.pid])?);
-    }
-    let message = ToSupervisor::Processes(saved.id.clone());
-    let Answer::Processes(pids) = ask_pod(&global.root, &saved, &message)? else {
-        bail!("the supervisor answers with something else");
-    };
-    let mut text = String::from("PID\n");
-    for pid in pids {
-        let _ = writeln!(text, "{pid}");
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

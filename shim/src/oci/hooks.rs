@@ -26,6 +26,8 @@ const MAX_OUTPUT: usize = 4096;
 /// One hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
+    /// Its list and its place in that, for messages: `createRuntime hook #0`.
+    pub name: String,
     /// The program, absolute.
     pub path: PathBuf,
     /// Its arguments, the name it is called by first; empty means the path.
@@ -51,16 +53,20 @@ pub struct Hooks {
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
     /// It could not be run.
-    #[error("running the hook {path}")]
+    #[error("error running {name}: {path}")]
     Run {
+        /// Which.
+        name: String,
         /// The program.
         path: PathBuf,
         /// Why not.
         source: io::Error,
     },
     /// It ended badly.
-    #[error("the hook {path} ended with {status}: {output}")]
+    #[error("error running {name}: {path} ended with {status}: {output}")]
     Status {
+        /// Which.
+        name: String,
         /// The program.
         path: PathBuf,
         /// How it ended.
@@ -69,8 +75,10 @@ pub enum HookError {
         output: String,
     },
     /// It took too long.
-    #[error("the hook {path} was killed after its time-out of {timeout:?}")]
+    #[error("error running {name}: {path} was killed after its time-out of {timeout:?}")]
     Timeout {
+        /// Which.
+        name: String,
         /// The program.
         path: PathBuf,
         /// The time-out.
@@ -119,6 +127,7 @@ pub(super) fn list(
             return Err(invalid(format!("{field}.path"), "a NUL byte"));
         }
         Ok(Hook {
+            name: format!("{name} hook #{index}"),
             path: hook.path().clone(),
             args: hook.args().clone().unwrap_or_default(),
             env: hook.env().iter().flatten().map(pair).filter(|(key, _)| !key.is_empty()).collect(),
@@ -143,21 +152,26 @@ impl Hook {
         state: &str,
         told: impl FnMut(Option<u32>) + Send,
     ) -> Result<(), HookError> {
-        let failed = |source| HookError::Run { path: self.path.clone(), source };
+        let failed =
+            |source| HookError::Run { name: self.name.clone(), path: self.path.clone(), source };
         let mut output = tempfile::tempfile().map_err(failed)?;
         let errors = output.try_clone().map_err(failed)?;
         let command = self.command(input(state).map_err(failed)?, errors);
         let mut running = Running::start(command, told).map_err(failed)?;
         let Some(ended) = running.ended(self.timeout).await else {
             let timeout = self.timeout.unwrap_or_default();
-            return Err(HookError::Timeout { path: self.path.clone(), timeout });
+            return Err(HookError::Timeout {
+                name: self.name.clone(),
+                path: self.path.clone(),
+                timeout,
+            });
         };
         let status = ended.map_err(failed)?;
         if status.success() {
             return Ok(());
         }
         let output = crate::tail::of_file(&mut output, MAX_OUTPUT).unwrap_or_default();
-        Err(HookError::Status { path: self.path.clone(), status, output })
+        Err(HookError::Status { name: self.name.clone(), path: self.path.clone(), status, output })
     }
 
     fn command(&self, input: File, errors: File) -> Command {

@@ -15,6 +15,7 @@ fn hooks_of(value: &oci_spec::runtime::Hooks) -> Result<Hooks, String> {
 
 fn shell(script: &str, timeout: Option<u64>) -> Hook {
     Hook {
+        name: "prestart hook #0".into(),
         path: "/bin/sh".into(),
         args: vec!["sh".into(), "-c".into(), script.into()],
         env: vec![("NAME".into(), "value".into())],

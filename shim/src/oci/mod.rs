@@ -27,9 +27,13 @@ mod update;
 pub use bundle::{Bundle, BundleError, parse as parse_config};
 pub use default_spec::{default_spec, default_spec_text};
 pub use json::JsonError;
+pub(crate) use mount_options::MOUNT_OPTIONS;
+#[cfg(test)]
+pub(crate) use mount_options::takes_mount_option;
 pub use mounts::HostFile;
 pub use namespaces::HostNetwork;
 pub(crate) use namespaces::process_of;
+pub(crate) use process::CAPABILITIES;
 pub use process::{exec, parse_process};
 pub use translate::{Needs, Translated, translate};
 pub use update::{Update, update, update_to};

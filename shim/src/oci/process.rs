@@ -14,7 +14,7 @@ use super::json::{self, JsonError};
 use super::{OciError, invalid, scheduling, seccomp};
 
 /// Names of capabilities in the order of their numbers (`include/uapi/linux/capability.h`).
-pub(super) const CAPABILITIES: [&str; 41] = [
+pub(crate) const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",
@@ -145,7 +145,7 @@ pub(crate) fn plan(
         gid: process.user().gid(),
         additional_gids: process.user().additional_gids().clone().unwrap_or_default(),
         umask: umask(process.user().umask())?,
-        capabilities: process.capabilities().as_ref().map(capabilities),
+        capabilities: process.capabilities().as_ref().map(|sets| capabilities(sets, warnings)),
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: oom_score_adj(process.oom_score_adj())?,
@@ -182,7 +182,17 @@ fn oom_score_adj(score: Option<i32>) -> Result<Option<i32>, OciError> {
     }
 }
 
-fn capabilities(sets: &LinuxCapabilities) -> protocol::Capabilities {
+fn capabilities(sets: &LinuxCapabilities, warnings: &mut Vec<String>) -> protocol::Capabilities {
+    let (permitted, inheritable) =
+        (bits(sets.permitted().as_ref()), bits(sets.inheritable().as_ref()));
+    let lost = bits(sets.ambient().as_ref()) & !(permitted & inheritable);
+    for (number, name) in CAPABILITIES.iter().enumerate() {
+        if lost >> number & 1 == 1 {
+            warnings.push(format!(
+                "can't raise ambient capability CAP_{name}: it is not both permitted and inheritable"
+            ));
+        }
+    }
     protocol::Capabilities {
         bounding: bits(sets.bounding().as_ref()),
         effective: bits(sets.effective().as_ref()),
@@ -246,6 +256,7 @@ fn terminal(process: &Process) -> Option<protocol::Terminal> {
     let size = process.console_size();
     let side = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).min(u16::MAX.into());
     process.terminal().unwrap_or(false).then(|| protocol::Terminal {
+        plain_newlines: false,
         stream: 0,
         rows: size.map_or(0, |size| side(size.height())),
         columns: size.map_or(0, |size| side(size.width())),

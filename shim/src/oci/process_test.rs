@@ -87,8 +87,10 @@ fn labels_and_flags_of_a_personality_are_told_and_ignored() {
     let flags = json!({"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]});
     let linux: Linux = serde_json::from_value(json!({ "personality": flags })).unwrap();
     spec.set_linux(Some(linux));
-    let (plan, warnings) = exec(&process, &spec).unwrap();
+    let (plan, mut warnings) = exec(&process, &spec).unwrap();
     assert_eq!(plan.personality, Some(0));
+    let lost = warnings.remove(0);
+    assert!(lost.starts_with("can't raise ambient capability CAP_"), "{lost}");
     let fields = ["process.apparmorProfile", "process.selinuxLabel", "linux.personality.flags"];
     assert_eq!(warnings.len(), fields.len());
     for (warning, field) in warnings.iter().zip(fields) {

@@ -5,7 +5,7 @@
 //! Invariant: a process whose end is waited for was asked for here.
 
 use cofferdam_agent_protocol::{
-    CgroupSetting, ContainerPlan, ProcessPlan, StreamToken, request, response,
+    CgroupSetting, ContainerPlan, Described, ProcessPlan, StreamToken, request, response,
 };
 use tokio::net::UnixStream;
 use tokio::sync::{broadcast, oneshot};
@@ -150,15 +150,15 @@ impl Pod {
         self.done(request::Body::Update(update), "update").await
     }
 
-    /// The processes of a container, by their numbers in the guest.
+    /// The processes of a container.
     ///
     /// # Errors
     /// As [`Pod::create`].
-    pub async fn processes(&self, container: &str) -> Result<Vec<u32>, PodError> {
+    pub async fn processes(&self, container: &str) -> Result<Described, PodError> {
         let of = request::Container { container: container.into() };
-        match self.request(request::Body::List(of)).await? {
-            response::Body::Processes(processes) => Ok(processes.pids),
-            _ => Err(wrong("list")),
+        match self.request(request::Body::Describe(of)).await? {
+            response::Body::Described(described) => Ok(described),
+            _ => Err(wrong("describe")),
         }
     }
 

@@ -29,7 +29,7 @@ pub(crate) use plan::{PlanError, PodKind, RunPlan};
 pub(crate) use stand_in::{StandIn, Terminal};
 
 use crate::container::{Mark, Saved};
-use crate::control::{Answer, Create, ToSupervisor, parcel};
+use crate::control::{Answer, Create, Failure, ToSupervisor, parcel};
 use crate::hostgroup;
 use crate::signals::Signals;
 use crate::socket::Socket;
@@ -119,6 +119,7 @@ async fn create_on(
         if let Some((rows, columns)) = terminal::size().filter(|_| !options.detached) {
             (terminal.rows, terminal.columns) = (rows.into(), columns.into());
         }
+        terminal.plain_newlines = !options.detached;
         Terminal { rows: terminal.rows, columns: terminal.columns }
     });
     let stand_in = if options.detached {
@@ -128,6 +129,10 @@ async fn create_on(
     };
     let path = plan.cgroups_path.as_deref();
     let cgroup = path.and_then(|path| hostgroup::create(path, options.systemd));
+    if let Some(group) = cgroup.as_deref().filter(|group| hostgroup::is_busy(group)) {
+        let busy = format!("container's cgroup is not empty: {}", group.display());
+        return Err(Failure::other(busy).into());
+    }
     if let Some(group) = cgroup.as_deref() {
         ground.place_in(group, options.detached.then_some(stand_in.pid));
     }

@@ -5,16 +5,22 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use cofferdam_agent_protocol::{CgroupSetting, ContainerPlan, NamespaceKind, ProcessPlan};
+use cofferdam_agent_protocol::{
+    CgroupSetting, ContainerPlan, Described, Description, NamespaceKind, ProcessPlan,
+};
 use cofferdam_vmm_api::{Bdf, Channel, Message};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::hold::Held;
 use super::{Container, Shared};
 use crate::container::Status;
-use crate::control::{Answer, Create, Failure, FailureKind, Of, ToSupervisor, unpack};
+use crate::control::{Answer, Create, Failure, FailureKind, Of, Process, ToSupervisor, unpack};
 use crate::pod::NewDisk;
 use crate::socket::Socket;
+use crate::tail::printable;
+
+/// Most processes that are told of at once.
+const MOST_PROCESSES: usize = 180;
 
 /// What goes with the connection.
 struct Client {
@@ -85,7 +91,10 @@ impl Client {
                 pod.update(&container, settings.into_iter().map(setting).collect()).await?;
             }
             ToSupervisor::Processes(container) => {
-                return Ok(Answer::Processes(pod.processes(&container).await?));
+                let Described { processes, uptime } = pod.processes(&container).await?;
+                // They travel in one message.
+                let processes = processes.into_iter().take(MOST_PROCESSES).map(process).collect();
+                return Ok(Answer::Processes { uptime, processes });
             }
             ToSupervisor::Stats(container) => {
                 let files = pod.stats(&container).await?;
@@ -175,6 +184,17 @@ async fn detach(shared: &Shared, disks: &[Bdf]) {
     {
         tracing::warn!(%error, "the disks of a container stay in the machine");
     }
+}
+
+/// What the guest says of a process, without what a terminal would obey, and bounded.
+fn process(process: Description) -> Process {
+    let text = |text: String, limit: usize| {
+        let mut text = printable(text.as_bytes());
+        text.truncate(text.floor_char_boundary(limit));
+        text
+    };
+    let Description { stat, uid, command } = process;
+    Process { stat: text(stat, 200), uid, command: text(command, 64) }
 }
 
 /// The plan, the proxy and the standard streams of a new process.

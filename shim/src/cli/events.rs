@@ -1,0 +1,196 @@
+//! `cofferdam events`: the accounting of a container, in runc's form, and what happens to it.
+//!
+//! Invariant: a line is an event; the numbers are the guest's.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::Global;
+use super::common::{ask_at, block_on, connect, find};
+use crate::container::{Saved, Status};
+use crate::control::{Answer, ToSupervisor};
+use crate::socket::Socket;
+
+/// Options of `cofferdam events`.
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Time between two accounts, for example 5s
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    interval: Duration,
+    /// One account, and no more
+    #[arg(long)]
+    stats: bool,
+    /// The container
+    id: String,
+}
+
+impl Events {
+    /// Prints events until the container has ended.
+    pub(super) fn execute(&self, global: &Global) -> Result<()> {
+        if self.interval.is_zero() {
+            bail!("duration interval must be greater than 0");
+        }
+        let (saved, status) = find(&global.root, &self.id)?;
+        if status == Status::Stopped {
+            bail!("container with id {} is not running", self.id);
+        }
+        block_on(async {
+            let socket = connect(&global.root, &saved)?;
+            if self.stats {
+                return account(&socket, &saved).await;
+            }
+            let events = connect(&global.root, &saved)?;
+            events.send(&ToSupervisor::OutOfMemory(saved.id.clone()), &[]).await?;
+            // It ends with the container, and then there is nobody to ask.
+            let _ = self.follow((&socket, &events), &saved, &global.root).await;
+            Ok(())
+        })
+    }
+
+    async fn follow(
+        &self,
+        (socket, events): (&Socket, &Socket),
+        saved: &Saved,
+        root: &std::path::Path,
+    ) -> Result<()> {
+        let mut ticks = tokio::time::interval(self.interval);
+        // The first comes at once.
+        ticks.tick().await;
+        let mut looks = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => account(socket, saved).await?,
+                _ = looks.tick() => {
+                    if saved.status(root) == Status::Stopped {
+                        return Ok(());
+                    }
+                }
+                event = events.receive::<Answer>() => match event?.body {
+                    Answer::OutOfMemory => print(&json!({ "type": "oom", "id": saved.id }))?,
+                    _ => bail!("the supervisor says something else"),
+                },
+            }
+        }
+    }
+}
+
+async fn account(socket: &Socket, saved: &Saved) -> Result<()> {
+    let answer = ask_at(socket, &ToSupervisor::Stats(saved.id.clone())).await?;
+    let Answer::Stats(files) = answer else { bail!("no accounting from the supervisor") };
+    print(&json!({ "type": "stats", "id": saved.id, "data": Files(&files).data() }))
+}
+
+fn print(event: &Value) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{event}")?;
+    Ok(out.flush()?)
+}
+
+/// `5s`, `300ms`, `1m`, `2h`, or seconds with a fraction.
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let unit = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)));
+    let seconds = unit.and_then(|(number, factor)| Some(number.parse::<f64>().ok()? * factor));
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| format!("{text:?} is no duration, such as 5s"))
+}
+
+/// Files of a control group and their contents.
+struct Files<'a>(&'a [(String, String)]);
+
+impl Files<'_> {
+    fn text(&self, name: &str) -> &str {
+        self.0.iter().find(|(file, _)| file == name).map_or("", |(_, text)| text.trim())
+    }
+
+    /// The number in a file; `max` is the largest there is.
+    fn number(&self, name: &str) -> u64 {
+        match self.text(name) {
+            "max" => u64::MAX,
+            text => text.parse().unwrap_or(0),
+        }
+    }
+
+    /// The number of `key` in a file of lines "key number".
+    fn entry(&self, name: &str, key: &str) -> u64 {
+        let mut lines = self.text(name).lines();
+        let value = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or(0)
+    }
+
+    fn raw(&self, name: &str) -> Map<String, Value> {
+        let pair = |line: &str| {
+            let (key, value) = line.split_once(' ')?;
+            Some((key.to_owned(), value.parse::<u64>().ok()?.into()))
+        };
+        self.text(name).lines().filter_map(pair).collect()
+    }
+
+    /// What runc calls the data of an event of accounting.
+    fn data(&self) -> Value {
+        let cpu = |key: &str| self.entry("cpu.stat", key).saturating_mul(1000);
+        let throttled = |key: &str| self.entry("cpu.stat", key);
+        let memory = |limit: &str, usage: &str, max: &str| {
+            json!({ "limit": self.number(limit), "usage": self.number(usage),
+                "max": self.number(max), "failcnt": 0 })
+        };
+        json!({
+            "cpu": {
+                "usage": { "total": cpu("usage_usec"), "kernel": cpu("system_usec"),
+                    "user": cpu("user_usec") },
+                "throttling": { "periods": throttled("nr_periods"),
+                    "throttledPeriods": throttled("nr_throttled"),
+                    "throttledTime": cpu("throttled_usec") },
+            },
+            "cpuset": {},
+            "memory": {
+                "cache": self.entry("memory.stat", "file"),
+                "usage": memory("memory.max", "memory.current", "memory.peak"),
+                "swap": memory("memory.swap.max", "memory.swap.current", "memory.swap.peak"),
+                "kernel": { "failcnt": 0 },
+                "kernelTCP": { "failcnt": 0 },
+                "raw": self.raw("memory.stat"),
+            },
+            "pids": { "current": self.number("pids.current"),
+                "limit": Some(self.number("pids.max")).filter(|max| *max != u64::MAX).unwrap_or(0) },
+            "blkio": self.io(),
+            "hugetlb": {},
+            "intel_rdt": {},
+            "network_interfaces": null,
+        })
+    }
+
+    /// Bytes and operations by device (`io.stat`).
+    fn io(&self) -> Value {
+        let mut bytes = Vec::new();
+        let mut operations = Vec::new();
+        for line in self.text("io.stat").lines() {
+            let mut words = line.split(' ');
+            let device = words.next().and_then(|device| device.split_once(':'));
+            let Some((major, minor)) = device else { continue };
+            let number = |text: &str| text.parse::<u64>().unwrap_or(0);
+            for word in words {
+                let Some((key, value)) = word.split_once('=') else { continue };
+                let (list, op) = match key {
+                    "rbytes" => (&mut bytes, "Read"),
+                    "wbytes" => (&mut bytes, "Write"),
+                    "rios" => (&mut operations, "Read"),
+                    "wios" => (&mut operations, "Write"),
+                    _ => continue,
+                };
+                list.push(json!({ "major": number(major), "minor": number(minor), "op": op,
+                    "value": number(value) }));
+            }
+        }
+        json!({ "ioServiceBytesRecursive": bytes, "ioServicedRecursive": operations })
+    }
+}
+
+#[cfg(test)]
+#[path = "events_test.rs"]
+mod events_test;
