@@ -188,10 +188,8 @@ async fn detach(shared: &Shared, disks: &[Bdf]) {
 
 /// What the guest says of a process, without what a terminal would obey, and bounded.
 fn process(process: Description) -> Process {
-    let text = |text: String, limit: usize| {
-        let mut text = printable(text.as_bytes());
-        text.truncate(text.floor_char_boundary(limit));
-        text
+    let text = |text: String, limit: usize| -> String {
+        printable(text.as_bytes()).chars().take(limit).collect()
     };
     let Description { stat, uid, command } = process;
     Process { stat: text(stat, 200), uid, command: text(command, 64) }
