@@ -23,7 +23,10 @@ pub(crate) enum Format {
 /// The state of a container.
 pub(super) fn state(global: &Global, id: &str) -> Result<String> {
     let (saved, status) = find(&global.root, id)?;
-    Ok(serde_json::to_string_pretty(&saved.state(status))?)
+    let mut state = saved.state(status);
+    // Only lists of runc say who owns a container.
+    state.owner.clear();
+    Ok(serde_json::to_string_pretty(&state)?)
 }
 
 /// All containers.

@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use cofferdam_test_harness::host::link::Options;
-use cofferdam_test_harness::host::{Kind, Setup, TestHost, rootfs};
+use cofferdam_test_harness::host::{Kind, SHARE, Setup, TestHost, rootfs};
 use cofferdam_test_harness::tools::apt;
+use tempfile::TempDir;
 
 use crate::{artefacts, bench, check};
 
@@ -24,6 +25,9 @@ pub(crate) struct Args {
     /// Also measure what is promised in numbers: ten minutes more.
     #[arg(long, conflicts_with_all = ["unit", "e2e", "filter"])]
     measure: bool,
+    /// Write what `conformance` found to docs/conformance.md.
+    #[arg(long, conflicts_with = "unit")]
+    page: bool,
     /// Leave the KVM test host running, for the next time.
     #[arg(long)]
     keep: bool,
@@ -36,6 +40,10 @@ const KVM_PREFIX: &str = "kvm_";
 
 /// What the name of every variable begins with that cases look at.
 const CASE_SETTING: &str = "COFFERDAM_CASE_";
+
+/// Where the cases write the table of conformance to, and its name there and in the documents.
+const PAGE_SETTING: &str = "COFFERDAM_CASE_REPORT";
+const PAGE: &str = "conformance.md";
 
 /// What a KVM-level test prints when it cannot run.
 const SKIPPED: &str = "SKIPPED:";
@@ -209,15 +217,23 @@ fn end_to_end(args: &Args) -> Result<Counts> {
     let counting = std::thread::spawn(move || show_and_count(reader, std::io::stdout()));
     let settings = std::env::vars().filter(|(name, _)| name.starts_with(CASE_SETTING));
     let again = (kind == Kind::Emulated).then(|| ("COFFERDAM_TEST_AGAIN".into(), "1".into()));
-    let env = settings.chain(again).collect();
+    let share =
+        args.page.then(tempfile::tempdir).transpose().context("a directory for the page")?;
+    let page = share.as_ref().map(|_| (PAGE_SETTING.to_owned(), format!("{SHARE}/{PAGE}")));
+    let env = settings.chain(again).chain(page).collect();
     let options = Options { env, stdout: Some(writer.into()), ..Options::default() };
-    let status = host.run(&argv, &options, None);
+    let status = host.run(&argv, &options, share.as_ref().map(TempDir::path));
     // The counting ends when no one can write any more.
     drop(options);
     let counts = counting.join().map_err(|_| anyhow::anyhow!("counting the cases failed"))?;
     let mut counts = counts?;
     let status = status?;
     println!("the cases ended with {status}");
+    if let Some(share) = share {
+        let place = artefacts::root().join("docs").join(PAGE);
+        std::fs::copy(share.path().join(PAGE), &place)
+            .with_context(|| format!("no page was written, so {} is as it was", place.display()))?;
+    }
     counts.judge(status.success());
     Ok(counts)
 }

@@ -79,9 +79,17 @@ const CONFIGURATION: &[Clause<Alone>] = &[
             all.push(json!({ "type": "user" }));
         }
     }),
-    refused!("intel_rdt_without_the_hardware", "config-linux: intelRdt", "", |c| {
-        c["linux"]["intelRdt"] = json!({ "closID": "group", "l3CacheSchema": "L3:0=ffff" });
-    }),
+    alone("intel_rdt_without_the_hardware", "config-linux: intelRdt", |runtime| {
+        let edit: Edit = |c| {
+            c["linux"]["intelRdt"] = json!({ "closID": "group", "l3CacheSchema": "L3:0=ffff" });
+        };
+        if runtime.ours() {
+            let outcome = runtime.run("echo it ran", edit)?.exits(0)?.prints("it ran")?;
+            return outcome.complains("linux.intelRdt").map(drop);
+        }
+        refused(runtime, edit, "")
+    })
+    .differs("the machine has no such hardware: ignored with a warning"),
 ];
 
 fn remove(config: &mut Value, field: &str) {

@@ -85,6 +85,8 @@ const GLOBAL: &[Clause<Alone>] = &[
         ensure!(outcome.code != 0, "{outcome}");
         Ok(())
     }),
+    alone("checkpoint_and_restore", "runc checkpoint, restore", checkpoint)
+        .differs("answered with an error: not supported yet"),
     alone("debug", "runc --debug", |runtime| {
         let log = runtime.file("debug").display().to_string();
         let bundle = runtime.bundle("true", plain)?;
@@ -95,6 +97,21 @@ const GLOBAL: &[Clause<Alone>] = &[
         Ok(())
     }),
 ];
+
+/// Images of running containers are not built yet.
+fn checkpoint(runtime: &Runtime) -> Result<()> {
+    for command in ["checkpoint", "restore"] {
+        let help = runtime.call(&[command, "--help"])?;
+        if !runtime.ours() {
+            help.exits(0)?;
+            continue;
+        }
+        let outcome = runtime.call(&[command, "some-id"])?;
+        ensure!(outcome.code != 0, "{outcome}");
+        outcome.complains("not supported")?;
+    }
+    Ok(())
+}
 
 /// The commands of runc but checkpoint and restore.
 const COMMANDS: [&str; 15] = [

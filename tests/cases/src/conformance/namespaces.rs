@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::runtime::{Container, Runtime};
+use super::runtime::{Container, Runtime, SANDBOX_ID, SANDBOX_TYPE, plain};
 use super::{Alone, Clause, Group, Script, Step, alone, prints, step};
 
 /// Groups of this topic.
@@ -15,13 +15,10 @@ pub(super) const GROUPS: &[Group] = &[
     Group::Alone("namespaces", ALONE),
 ];
 
-/// The annotations by which an engine says which containers are a pod.
+/// A sandbox, with what those that join it can see.
 fn sandbox(config: &mut Value) {
     config["hostname"] = "sandbox".into();
-    config["annotations"] = json!({
-        "io.kubernetes.cri.container-type": "sandbox",
-        "io.kubernetes.cri.sandbox-id": "conformance-sandbox",
-    });
+    config["annotations"] = json!({ SANDBOX_TYPE: "sandbox" });
     config["linux"]["sysctl"] = json!({ "kernel.msgmax": "54321", "net.ipv4.ip_forward": "1" });
 }
 
@@ -151,13 +148,9 @@ const JOINED: &[Clause<Step>] = &[
 
 /// A container of the same pod that joins these namespaces of the sandbox prints `text`.
 fn joined(sandbox: &Container<'_>, types: &[&str], script: &str, text: &str) -> Result<()> {
-    let bundle = sandbox.runtime.bundle(script, |config| {
-        config["annotations"] = json!({
-            "io.kubernetes.cri.container-type": "container",
-            "io.kubernetes.cri.sandbox-id": "conformance-sandbox",
-        });
-    })?;
+    let bundle = sandbox.runtime.bundle(script, plain)?;
     let mut config = bundle.config()?;
+    config["annotations"] = json!({ SANDBOX_TYPE: "container", SANDBOX_ID: sandbox.id });
     if types.contains(&"uts")
         && let Some(config) = config.as_object_mut()
     {

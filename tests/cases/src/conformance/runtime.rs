@@ -26,6 +26,10 @@ const RUNC: &str = "COFFERDAM_CASE_RUNC";
 /// A variable in the environment of every command, which no container may see.
 pub(super) const SECRET: &str = "COFFERDAM_CASE_SECRET";
 
+/// The annotations by which an engine says which containers are a pod: that of the sandbox has its own id.
+pub(super) const SANDBOX_TYPE: &str = "io.kubernetes.cri.container-type";
+pub(super) const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+
 /// Which runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
@@ -78,6 +82,11 @@ impl Runtime {
         fs::create_dir(directory.path().join("root"))?;
         let (ids, awaited) = (RefCell::default(), RefCell::default());
         Ok(Self { program, directory, ids, awaited })
+    }
+
+    /// Whether it is ours.
+    pub(super) fn ours(&self) -> bool {
+        self.program == Program::Cofferdam
     }
 
     /// The state directory.
@@ -164,6 +173,11 @@ impl Runtime {
     pub(super) fn make(&self, command: &[&str], script: &str, edit: Edit) -> Result<Container<'_>> {
         let bundle = self.bundle(script, edit)?;
         let id = self.id();
+        let mut config = bundle.config()?;
+        if config["annotations"][SANDBOX_TYPE] == "sandbox" {
+            config["annotations"][SANDBOX_ID] = id.as_str().into();
+            bundle.write(&config)?;
+        }
         let pid_file = bundle.directory.path().join("pid");
         let (path, file) = (bundle.path(), pid_file.display().to_string());
         let mut arguments = command.to_vec();

@@ -156,93 +156,23 @@ const ALONE: &[Clause<Alone>] = &[
     ),
 ];
 
-/// Everything is refused with a number but what a static program needs to print a word.
+/// The calls of a static program, and of the runtimes before they execute it.
+const STATIC_PROGRAM: &str = "execve exit exit_group write writev read brk mmap munmap mprotect arch_prctl set_tid_address \
+    set_robust_list rseq prlimit64 readlink readlinkat getrandom uname getuid geteuid getgid getegid setuid \
+    setgid setgroups setresuid setresgid prctl capset capget close close_range openat fstat newfstatat fcntl \
+    futex rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack nanosleep clock_nanosleep gettid getpid \
+    tgkill epoll_ctl epoll_pwait epoll_wait pread64 lseek umask chdir faccessat faccessat2 access stat \
+    fstatfs statfs sched_yield sched_getaffinity madvise dup3 dup2 ioctl clone clone3 fchdir getppid poll \
+    ppoll getdents64 lstat open timer_settime timer_delete select";
+
+/// All other calls are refused with a number.
 fn default_errno(runtime: &Runtime) -> Result<()> {
     let edit: super::Edit = |config| {
         config["process"]["args"] = json!(["/bin/busybox", "mkdir", "/tmp/x"]);
-        let names = [
-            "execve",
-            "exit",
-            "exit_group",
-            "write",
-            "writev",
-            "read",
-            "brk",
-            "mmap",
-            "munmap",
-            "mprotect",
-            "arch_prctl",
-            "set_tid_address",
-            "set_robust_list",
-            "rseq",
-            "prlimit64",
-            "readlink",
-            "readlinkat",
-            "getrandom",
-            "uname",
-            "getuid",
-            "geteuid",
-            "getgid",
-            "getegid",
-            "setuid",
-            "setgid",
-            "setgroups",
-            "setresuid",
-            "setresgid",
-            "prctl",
-            "capset",
-            "capget",
-            "close",
-            "close_range",
-            "openat",
-            "fstat",
-            "newfstatat",
-            "fcntl",
-            "futex",
-            "rt_sigaction",
-            "rt_sigprocmask",
-            "rt_sigreturn",
-            "sigaltstack",
-            "nanosleep",
-            "clock_nanosleep",
-            "gettid",
-            "getpid",
-            "tgkill",
-            "epoll_ctl",
-            "epoll_pwait",
-            "epoll_wait",
-            "pread64",
-            "lseek",
-            "umask",
-            "chdir",
-            "faccessat",
-            "faccessat2",
-            "access",
-            "stat",
-            "fstatfs",
-            "statfs",
-            "sched_yield",
-            "sched_getaffinity",
-            "madvise",
-            "dup3",
-            "dup2",
-            "ioctl",
-            "clone",
-            "clone3",
-            "fchdir",
-            "getppid",
-            "poll",
-            "ppoll",
-            "getdents64",
-            "lstat",
-            "open",
-            "timer_settime",
-            "timer_delete",
-            "select",
-        ];
+        let names: Vec<&str> = STATIC_PROGRAM.split_whitespace().collect();
         config["linux"]["seccomp"] = json!({
             "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38,
-            "syscalls": [{ "names": names.as_slice(), "action": "SCMP_ACT_ALLOW" }],
+            "syscalls": [{ "names": names, "action": "SCMP_ACT_ALLOW" }],
         });
     };
     let outcome = runtime.run("", edit)?.complains("not implemented")?;

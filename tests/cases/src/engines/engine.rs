@@ -93,11 +93,11 @@ impl Engine {
 
     fn configure_podman(&self) -> Result<()> {
         let (name, path) = Self::runtime();
-        // The test host has neither systemd nor catatonit.
+        // The test host has no systemd.
         let text = format!(
             "[engine]\nruntime = \"{name}\"\ninfra_image = \"{IMAGE}\"\ninfra_command = \"/bin/sleep 10000\"\n\
              events_logger = \"file\"\ncgroup_manager = \"cgroupfs\"\n[engine.runtimes]\n{name} = [\"{path}\"]\n\
-             [containers]\ninit_path = \"/usr/bin/tini-static\"\n"
+"
         );
         Ok(fs::write(self.file("containers.conf"), text)?)
     }
