@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 
-use crate::container::{CONFIG, Saved, Status};
+use crate::container::{CONFIG, ContainerError, Saved, Status};
 use crate::control::{Answer, SOCKET, ToSupervisor};
 use crate::oci::hooks::Hooks;
 use crate::run::{RunError, ask};
@@ -27,11 +27,22 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     result
 }
 
-/// The container `id`, and its status.
+/// The container `id`, and its status. While it is being created, there is none yet, as with runc.
 ///
 /// # Errors
 /// There is none, in the words of runc.
 pub(super) fn find(root: &Path, id: &str) -> Result<(Saved, Status)> {
+    match find_any(root, id)? {
+        (_, Status::Creating) => Err(ContainerError::Missing.into()),
+        found => Ok(found),
+    }
+}
+
+/// The container `id`, and its status, even if it is being created.
+///
+/// # Errors
+/// There is none, in the words of runc.
+pub(super) fn find_any(root: &Path, id: &str) -> Result<(Saved, Status)> {
     let saved = Saved::load(root, id)?;
     let status = saved.status(root);
     Ok((saved, status))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use super::Global;
-use super::common::{ask_at, ask_pod, block_on, connect, find, hooks};
+use super::common::{ask_at, ask_pod, block_on, connect, find, find_any, hooks};
 use crate::container::{ContainerError, Saved, Status};
 use crate::control::{Of, ToSupervisor};
 use crate::hostgroup;
@@ -72,7 +72,7 @@ fn parse_signal(text: &str) -> Result<u32> {
 
 /// Deletes a container.
 pub(super) fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
-    let (saved, status) = match find(&global.root, id) {
+    let (saved, status) = match find_any(&global.root, id) {
         Err(error) if force && matches!(error.downcast_ref(), Some(ContainerError::Missing)) => {
             // What a creation that was killed left.
             let _ = clear_dead(&global.root.join(id), false, Duration::ZERO);

@@ -70,7 +70,7 @@ impl Events {
                     }
                 }
                 event = events.receive::<Answer>() => match event?.body {
-                    Answer::OutOfMemory => print(&json!({ "type": "oom", "id": saved.id }))?,
+                    Answer::OutOfMemory => print("oom", &saved.id, None)?,
                     _ => bail!("the supervisor says something else"),
                 },
             }
@@ -81,12 +81,21 @@ impl Events {
 async fn account(socket: &Socket, saved: &Saved) -> Result<()> {
     let answer = ask_at(socket, &ToSupervisor::Stats(saved.id.clone())).await?;
     let Answer::Stats(files) = answer else { bail!("no accounting from the supervisor") };
-    print(&json!({ "type": "stats", "id": saved.id, "data": Files(&files).data() }))
+    print("stats", &saved.id, Some(Files(&files).data()))
 }
 
-fn print(event: &Value) -> Result<()> {
+/// An event, with its members in the order that runc gives them.
+#[derive(serde::Serialize)]
+struct Event<'a> {
+    r#type: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
+
+fn print(r#type: &str, id: &str, data: Option<Value>) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{event}")?;
+    writeln!(out, "{}", serde_json::to_string(&Event { r#type, id, data })?)?;
     Ok(out.flush()?)
 }
 

@@ -4,6 +4,7 @@
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -24,6 +25,9 @@ use cofferdam_agent_protocol::{ProcessPlan, Stdio};
 
 /// The exit code when there is no process, as runc has it.
 pub(super) const FAILED: u8 = 255;
+
+/// Time between two looks whether a paused container goes on.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Options of `cofferdam exec`.
 #[derive(Debug, Args)]
@@ -86,13 +90,17 @@ pub(crate) struct Exec {
 impl Exec {
     /// Starts the process; gives the exit code.
     pub(super) fn execute(self, global: &Global) -> Result<u8> {
-        let (saved, status) = find(&global.root, &self.id)?;
-        match status {
-            Status::Stopped => bail!("cannot exec in a stopped container"),
-            Status::Paused if !self.ignore_paused => {
-                bail!("cannot exec in a paused container (use --ignore-paused to override)")
-            }
-            _ => {}
+        let (saved, mut status) = find(&global.root, &self.id)?;
+        if status == Status::Paused && !self.ignore_paused {
+            bail!("cannot exec in a paused container (use --ignore-paused to override)");
+        }
+        // As in a frozen control group: the process begins when the container goes on.
+        while status == Status::Paused {
+            std::thread::sleep(PAUSE);
+            status = saved.status(&global.root);
+        }
+        if status == Status::Stopped {
+            bail!("cannot exec in a stopped container");
         }
         if let Some(path) = self.cgroup.as_deref().filter(|path| *path != "/") {
             bail!("--cgroup {path}: a process begins in the container's own group");
@@ -168,7 +176,10 @@ impl Exec {
         for name in &self.cap {
             let name = name.to_uppercase();
             let known = name.strip_prefix("CAP_").unwrap_or(&name).parse::<Capability>();
-            more.insert(known.with_context(|| format!("--cap {name}: unknown capability"))?);
+            match known {
+                Ok(known) => drop(more.insert(known)),
+                Err(_) => tracing::warn!("--cap {name}: unknown capability, ignored"),
+            }
         }
         let old = process.capabilities().clone().unwrap_or_default();
         let with = |set: &Option<Capabilities>| -> Capabilities {
@@ -226,7 +237,7 @@ impl Exec {
         }
         let Some(ours) = &stand_in.ours else { return Ok(0) };
         let raw = if has_terminal { RawMode::enter()? } else { None };
-        let nothing = Box::pin(std::future::ready(()));
+        let nothing = Box::pin(std::future::ready(Ok(())));
         let ended = hold(ours, &mut signals, has_terminal, nothing).await;
         drop(raw);
         Ok(ended.map_err(say)?.0.shell_code())

@@ -153,6 +153,10 @@ fn in_runcs_words(failure: &Failure, program: &str) -> String {
         FailureKind::CommandNotFound => "executable file not found in $PATH",
         _ => return message.clone(),
     };
+    if message.starts_with("exec ") {
+        // It is there, and the kernel does not take it.
+        return message.clone();
+    }
     if message.starts_with("exec: ") {
         return format!("{PREFIX}: {message}");
     }

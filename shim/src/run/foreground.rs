@@ -91,7 +91,7 @@ fn note(timeline: &mut Timeline, stages: &[Entry]) {
 const NO_FDS: &[BorrowedFd<'static>] = &[];
 
 /// Stands for a process in the guest until it has ended: passes on signals and the terminal's size. Meanwhile, and to its
-/// end, does what is `besides`; an interruption after the end ends that.
+/// end, does what is `besides`, and kills the process if that fails; an interruption after the end ends it.
 ///
 /// # Errors
 /// What ended the pod before the process.
@@ -99,9 +99,9 @@ pub(crate) async fn hold(
     ours: &Socket,
     signals: &mut Signals,
     terminal: bool,
-    mut besides: Pin<Box<dyn Future<Output = ()> + '_>>,
+    mut besides: Pin<Box<dyn Future<Output = Result<(), RunError>> + '_>>,
 ) -> Result<(ExitStatus, Vec<Entry>), RunError> {
-    let mut busy = true;
+    let (mut busy, mut failed) = (true, None);
     let end = loop {
         tokio::select! {
             end = ours.receive::<End>() => match end {
@@ -109,14 +109,23 @@ pub(crate) async fn hold(
                 Err(error) => return Err(RunError::Supervisor(error.to_string())),
             },
             signal = signals.next() => pass(ours, signal, terminal).await,
-            () = &mut besides, if busy => busy = false,
+            done = &mut besides, if busy => {
+                busy = false;
+                if let Err(error) = done {
+                    failed = Some(error);
+                    pass(ours, libc::SIGKILL, terminal).await;
+                }
+            }
         }
     };
     if busy {
         tokio::select! {
-            () = besides => {}
+            done = besides => failed = done.err(),
             _ = signals.interruption() => {}
         }
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     match end.result {
         Ok((code, signal)) => Ok((ExitStatus { code, signal }, end.stages)),

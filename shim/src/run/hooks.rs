@@ -20,14 +20,19 @@ pub(super) async fn create(
     all(hooks, &saved.state(Status::Creating).to_string(), Some(supervisor)).await
 }
 
-/// Those that come after the container's start. One that fails is a warning.
-pub(crate) async fn poststart(hooks: &[Hook], saved: &Saved, supervisor: &Socket) {
-    warn(all(hooks, &saved.state(Status::Running).to_string(), Some(supervisor)).await);
+/// Those that come after the container's start. One that fails is the end of the container, which is the caller's part.
+pub(crate) async fn poststart(
+    hooks: &[Hook],
+    saved: &Saved,
+    supervisor: &Socket,
+) -> Result<(), RunError> {
+    all(hooks, &saved.state(Status::Running).to_string(), Some(supervisor)).await
 }
 
 /// Those that come after the container's end. One that fails is a warning.
 pub(crate) async fn poststop(hooks: &[Hook], saved: &Saved) {
-    warn(all(hooks, &saved.state(Status::Stopped).to_string(), None).await);
+    let result = all(hooks, &saved.state(Status::Stopped).to_string(), None).await;
+    result.unwrap_or_else(|error| tracing::warn!("{:#}", anyhow::Error::from(error)));
 }
 
 async fn all(hooks: &[Hook], state: &str, supervisor: Option<&Socket>) -> Result<(), RunError> {
@@ -41,8 +46,4 @@ async fn all(hooks: &[Hook], state: &str, supervisor: Option<&Socket>) -> Result
         hook.run(state, |pid| drop(tell(pid))).await?;
     }
     Ok(())
-}
-
-fn warn(result: Result<(), RunError>) {
-    result.unwrap_or_else(|error| tracing::warn!("{:#}", anyhow::Error::from(error)));
 }
