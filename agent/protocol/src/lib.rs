@@ -13,19 +13,20 @@
 //! ratio of such a frame in memory to its bytes: 24, of empty [`Stats::files`].
 #![forbid(unsafe_code)]
 
+mod answer;
 mod framing;
 mod hook;
 mod message;
 mod plan;
 
+pub use answer::{Cpus, Created, Described, Description, Found, Processes, Stats};
 pub use framing::{
     Frame, FrameError, HEADER, MAX_AGENT_FRAME, MAX_HOST_FRAME, decode, encode, frame_length,
 };
 pub use hook::{GuestHook, GuestHooks};
 pub use message::{
-    AgentError, AgentFrame, Cpus, Created, Described, Description, Ended, ErrorKind, Event, Found,
-    Hello, HostFrame, PodPlan, Processes, Refusal, Request, Response, Stats, Welcome, agent_frame,
-    event, host_frame, request, response,
+    AgentError, AgentFrame, Ended, ErrorKind, Event, Hello, HostFrame, PodPlan, Refusal, Request,
+    Response, Welcome, agent_frame, event, host_frame, request, response,
 };
 pub use plan::{
     Capabilities, CgroupPlan, CgroupSetting, ContainerPlan, CpuAffinity, DeviceNode, DeviceType,

@@ -14,7 +14,6 @@ use cofferdam_agent_protocol::{GuestHook, GuestHooks};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::CloneFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -23,7 +22,7 @@ use nix::unistd::{Pid, chdir, chroot, fchdir, getpid, pipe2, setpgid};
 use super::process::c_string;
 use super::root::Root;
 use crate::error::{Context, Failure, Result, describe, show};
-use crate::sys::{self, Stage};
+use crate::sys;
 
 /// How much of a failing hook's output is repeated: its end.
 const MAX_OUTPUT: usize = 2048;
@@ -76,16 +75,18 @@ fn one(hook: &GuestHook, state: &str, place: &Place<'_>) -> Result<()> {
         let _ = writeln!(std::io::stderr(), "{failure}");
         sys::exit_now(127)
     };
-    let pid = sys::clone_process(&Stage::Child, CloneFlags::empty(), None, child)
-        .context(|| "making its process".into())?;
+    let pid = sys::fork_process(child).context(|| "making its process".into())?;
     drop(write);
-    let (ended, output) = wait(pid, read, Duration::from_secs(hook.seconds().into()));
+    let mut output = Vec::new();
+    let outcome = wait(pid, read, Duration::from_secs(hook.seconds().into()), &mut output);
+    let ended = outcome == Ok(true);
     if !ended {
         // Its group, or the process alone if it has not made one yet.
         let _ = killpg(pid, Signal::SIGKILL);
         let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
     }
     let status = waitpid(pid, None).context(|| "waiting for its end".into())?;
+    outcome.context(|| "watching its process".into())?;
     let said = String::from_utf8_lossy(&output);
     let problem = match status {
         _ if !ended => format!("killed after its time-out of {} seconds", hook.seconds()),
@@ -127,11 +128,10 @@ fn child(program: &Program, place: &Place<'_>, input: &OwnedFd, output: &OwnedFd
     failed("exec", sys::exec_fd(None, &program.path, &program.args, &program.env))
 }
 
-/// Waits for the end of `pid`; whether it came in time, and the end of what it wrote.
-fn wait(pid: Pid, read: OwnedFd, within: Duration) -> (bool, Vec<u8>) {
+/// Waits for the end of `pid`, and keeps the end of what it writes in `output`; whether it came in time.
+fn wait(pid: Pid, read: OwnedFd, within: Duration, output: &mut Vec<u8>) -> nix::Result<bool> {
     let until = Instant::now() + within;
-    let mut output = Vec::new();
-    let Ok(pidfd) = sys::open_pidfd(pid) else { return (false, output) };
+    let pidfd = sys::open_pidfd(pid)?;
     let mut read = File::from(read);
     let mut open = true;
     loop {
@@ -147,12 +147,13 @@ fn wait(pid: Pid, read: OwnedFd, within: Duration) -> (bool, Vec<u8>) {
         drop(fds);
         match outcome {
             Err(Errno::EINTR) => continue,
-            Err(_) | Ok(0) => return (false, output),
+            Err(errno) => return Err(errno),
+            Ok(0) => return Ok(false),
             Ok(_) => {}
         }
-        open = open && drain(&mut read, &mut output);
+        open = open && drain(&mut read, output);
         if ended {
-            return (true, output);
+            return Ok(true);
         }
     }
 }

@@ -62,6 +62,21 @@ pub(crate) fn clone_process(
     Ok(Pid::from_raw(i32::try_from(pid).unwrap_or(0)))
 }
 
+/// Starts a copy of this process that runs `child`. Returns the new process's id.
+///
+/// By the oldest way there is: filters made for other runtimes refuse `clone3(2)`, which they cannot look into.
+///
+/// # Errors
+/// Those of `clone(2)`.
+pub(crate) fn fork_process(child: impl FnOnce() -> Never) -> nix::Result<Pid> {
+    // SAFETY: without CLONE_VM this is a fork: see clone_process.
+    let pid = result(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) })?;
+    if pid == 0 {
+        child();
+    }
+    Ok(Pid::from_raw(i32::try_from(pid).unwrap_or(0)))
+}
+
 /// Replaces this process by the program that `program` is open on, or the program at `path` if there is
 /// none. Returns only an error.
 pub(crate) fn exec_fd(

@@ -12,7 +12,7 @@ mod process;
 mod terminal;
 
 pub(crate) use bpf::{install_seccomp, limit_devices};
-pub(crate) use clone::{Stage, clone_process, exec_fd, exit_now};
+pub(crate) use clone::{Stage, clone_process, exec_fd, exit_now, fork_process};
 pub(crate) use identity::{
     clear_ambient, drop_bounding, raise_ambient, set_capabilities, supported_capabilities,
 };

@@ -126,3 +126,32 @@ fn a_start_hook_that_fails_ends_the_start() {
     assert_eq!(host.all(stdout), "");
     host.delete("c", true);
 }
+
+#[test]
+fn start_hooks_run_under_a_filter_that_refuses_new_ways_to_make_processes() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let code = |code: u16, jt: u8, jf: u8, k: u32| {
+        [code.to_ne_bytes().as_slice(), &[jt, jf], &k.to_ne_bytes()].concat()
+    };
+    // clone3 is answered with ENOSYS, as by the default profiles of engines.
+    let program = [
+        code(0x20, 0, 0, 0),
+        code(0x15, 0, 1, 435),
+        code(0x06, 0, 0, 0x0005_0000 | 38),
+        code(0x06, 0, 0, 0x7fff_0000),
+    ];
+    for no_new_privileges in [false, true] {
+        let mut plan = container("c", &["cat", "/dev/shm/seen"]);
+        let process = plan.process.as_mut().unwrap();
+        process.no_new_privileges = no_new_privileges;
+        process.seccomp = vec![SeccompFilter { program: program.concat(), flags: 0 }];
+        let hook = shell("grep ^Seccomp: /proc/self/status > /dev/shm/seen");
+        plan.start_hooks = hooks("startContainer", vec![hook]);
+        // With no_new_privs, the filter comes after the hooks, as late as can be.
+        let expected = format!("Seccomp:\t{}\n", if no_new_privileges { 0 } else { 2 });
+        assert_eq!(host.shell_in(plan), expected);
+    }
+}

@@ -58,8 +58,10 @@ pub enum OciError {
         reason: String,
     },
     /// A bind mount whose source cannot be brought into the guest.
-    #[error("mount of {source_path} on {destination}: {reason}")]
+    #[error("{field}: mount of {source_path} on {destination}: {reason}")]
     Bind {
+        /// The mount in `config.json`.
+        field: String,
         /// The path on the host.
         source_path: String,
         /// The path in the container.

@@ -151,7 +151,8 @@ fn one(field: &str, mount: &Mount, around: &Around<'_>) -> Result<protocol::Moun
     map_ids(field, mount, options.id_map, around, &mut plan)?;
     if bind {
         let source = around.bundle.join(mount.source().clone().unwrap_or_default());
-        let file = (around.read)(&source).map_err(|error| refused(&source, mount, &error))?;
+        let file =
+            (around.read)(&source).map_err(|error| refused(field, &source, mount, &error))?;
         if let Some(bytes) = file.memory {
             plan.kind = protocol::MountKind::Shared.into();
             plan.source = source.as_os_str().as_bytes().to_vec();
@@ -265,7 +266,7 @@ fn absolute(path: &Path) -> Vec<u8> {
     Path::new("/").join(path).into_os_string().as_bytes().to_vec()
 }
 
-fn refused(source: &Path, mount: &Mount, error: &io::Error) -> OciError {
+fn refused(field: &str, source: &Path, mount: &Mount, error: &io::Error) -> OciError {
     let reason = match error.kind() {
         io::ErrorKind::Unsupported | io::ErrorKind::FileTooLarge => {
             format!(
@@ -276,6 +277,7 @@ fn refused(source: &Path, mount: &Mount, error: &io::Error) -> OciError {
         _ => error.to_string(),
     };
     OciError::Bind {
+        field: field.to_owned(),
         source_path: source.display().to_string(),
         destination: mount.destination().display().to_string(),
         reason,

@@ -112,7 +112,7 @@ fn a_small_file_is_brought_along() {
 fn other_sources_are_refused_by_name() {
     let error = plan(json!({"destination": "/data", "source": "/no/such", "options": ["bind"]}));
     let error = error.unwrap_err();
-    assert!(error.starts_with("mount of /no/such on /data: "), "{error}");
+    assert!(error.starts_with("mounts[0]: mount of /no/such on /data: "), "{error}");
     let nfs = plan(json!({"destination": "/data", "type": "nfs", "source": "server:/x"}));
     let nfs = nfs.unwrap_err();
     assert!(nfs.starts_with("mounts[0].type ") && nfs.contains("\"nfs\""), "{nfs}");

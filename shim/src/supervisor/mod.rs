@@ -15,7 +15,7 @@
 mod hold;
 mod serve;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -43,6 +43,9 @@ pub(crate) const COMMAND: &str = "supervisor";
 
 /// How long a killed program that makes a file system may take to end.
 const MAKER_PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long other processes may take to end, and clients to be answered, when the pod ends.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// Arguments of the hidden command.
 #[derive(Debug, clap::Args)]
@@ -83,6 +86,8 @@ struct Shared {
     containers: RefCell<BTreeMap<String, Container>>,
     /// Processes that were created.
     created: mpsc::UnboundedSender<Held>,
+    /// How many questions are being answered.
+    answering: Cell<u32>,
 }
 
 /// A container, as far as the supervisor has to know it.
@@ -235,7 +240,8 @@ fn boot(state: &StateDir, launch: Launch, mut fds: Vec<OwnedFd>) -> Result<Pod, 
 async fn serve_pod(pod: Pod, state: StateDir, first: Socket) -> io::Result<()> {
     let listener = Listener::new(state.path(), SOCKET)?;
     let (created, mut new) = mpsc::unbounded_channel();
-    let shared = Rc::new(Shared { pod, containers: RefCell::default(), created });
+    let shared =
+        Rc::new(Shared { pod, containers: RefCell::default(), created, answering: Cell::new(0) });
     let mut connections = JoinSet::new();
     let mut processes = JoinSet::new();
     let first = connections.spawn_local(serve::serve(shared.clone(), first)).id();
@@ -273,8 +279,20 @@ async fn finish(
     last: Option<Ended>,
     (mut connections, mut processes): (JoinSet<()>, JoinSet<Ended>),
 ) {
+    // What ended with the last container is told as it was, and who has asked is answered.
+    let _ = tokio::time::timeout(PARTING, async {
+        while let Some(ended) = processes.join_next().await {
+            if let Ok(ended) = ended {
+                ended.tell(&Timeline::default()).await;
+            }
+        }
+        while shared.answering.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
     connections.shutdown().await;
-    // Their proxies see the sockets close.
+    // The proxies of those that are left see the sockets close.
     processes.shutdown().await;
     let keeps = shared.keeps();
     let timeline = match Rc::into_inner(shared) {

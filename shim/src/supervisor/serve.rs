@@ -42,6 +42,22 @@ impl Drop for Hook {
     }
 }
 
+/// A question that is being answered.
+struct Answering(Rc<Shared>);
+
+impl Answering {
+    fn begin(shared: &Rc<Shared>) -> Self {
+        shared.answering.set(shared.answering.get() + 1);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answering.set(self.0.answering.get().saturating_sub(1));
+    }
+}
+
 /// Serves a client until it goes away.
 pub(super) async fn serve(shared: Rc<Shared>, socket: Socket) {
     let mut client = Client { shared, attached: Vec::new(), hook: Hook::default() };
@@ -54,8 +70,11 @@ pub(super) async fn serve(shared: Rc<Shared>, socket: Socket) {
                 return;
             }
             body => {
+                let answering = Answering::begin(&client.shared);
                 let answer = client.answer(body, fds).await.unwrap_or_else(Answer::Failed);
-                if socket.send(&answer, &[]).await.is_err() {
+                let sent = socket.send(&answer, &[]).await;
+                drop(answering);
+                if sent.is_err() {
                     break;
                 }
             }
@@ -188,10 +207,8 @@ async fn detach(shared: &Shared, disks: &[Bdf]) {
 
 /// What the guest says of a process, without what a terminal would obey, and bounded.
 fn process(process: Description) -> Process {
-    let text = |text: String, limit: usize| {
-        let mut text = printable(text.as_bytes());
-        text.truncate(text.floor_char_boundary(limit));
-        text
+    let text = |text: String, limit: usize| -> String {
+        printable(text.as_bytes()).chars().take(limit).collect()
     };
     let Description { stat, uid, command } = process;
     Process { stat: text(stat, 200), uid, command: text(command, 64) }

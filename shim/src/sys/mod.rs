@@ -73,8 +73,8 @@ pub(crate) fn begin_session(command: &mut Command, terminal: bool, network: Netw
             Network::Same => Ok(()),
             // SAFETY: the system call touches no memory; the new process has one thread.
             Network::New => done(unsafe { libc::unshare(libc::CLONE_NEWNET) }),
-            // SAFETY: as above; the descriptor is open, the closure owns it.
             Network::Existing(fd) => {
+                // SAFETY: as above; the descriptor is open, the closure owns it.
                 done(unsafe { libc::setns(fd.as_raw_fd(), libc::CLONE_NEWNET) })
             }
         }

@@ -1,4 +1,4 @@
-//! The one developer entry point: `cargo xtask demo`, `test`, `bench`, `fuzz`, `kernel`, `image`, `host`, `check`.
+//! The one developer entry point: `cargo xtask demo`, `test`, `conformance`, `bench`, `fuzz`, `kernel`, `image`, `host`, `check`.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod artefacts;
 mod bench;
 mod check;
+mod conformance;
 mod demo;
 mod fuzz;
 mod host;
@@ -31,6 +32,8 @@ enum Task {
     Demo(demo::Args),
     /// Runs all tests: unit, KVM-level and end-to-end; with --measure also the numbers that are promised.
     Test(test::Args),
+    /// Runs the tests that runc, crun and podman come with, with runc and with cofferdam.
+    Conformance(conformance::Args),
     /// Measures how a machine starts, beside QEMU's, and what its devices cost.
     Bench(bench::Args),
     /// Fuzzes what guests write.
@@ -59,6 +62,7 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Conformance(args) => conformance::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Kernel(args) => kernel::run(&args),

@@ -20,6 +20,7 @@ mod processes;
 mod resize;
 mod signals;
 mod stdio;
+mod sudden;
 mod tty;
 mod unprivileged;
 mod users;
@@ -50,6 +51,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         boot::CASES,
         stdio::CASES,
+        sudden::CASES,
         signals::CASES,
         tty::CASES,
         users::CASES,

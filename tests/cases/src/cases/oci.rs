@@ -10,15 +10,15 @@ use crate::run::{COFFERDAM, Outcome, Run, bundle, unique_id};
 
 cases!("oci":
     clocks_have_offsets,
-    mounts_have_recursive_attributes_as_with_runc,
-    the_root_is_propagated_as_with_runc,
+    mounts_have_recursive_attributes,
+    the_root_is_propagated,
     a_file_of_the_host_is_mapped_to_other_owners,
     a_process_has_its_priorities_and_personality,
     a_set_of_the_host_s_cpus_is_fitted_to_the_machine,
     an_unknown_control_group_file_is_named,
     hooks_of_the_container_run_in_the_guest,
-    a_create_hook_that_fails_is_told_as_by_runc,
-    a_start_hook_that_fails_is_told_as_by_runc,
+    a_create_hook_that_fails_is_told,
+    a_start_hook_that_fails_is_told,
     a_wrong_type_is_named_by_its_field,
     one_more_process_has_the_container_s_limits_and_its_own_cpus,
 );
@@ -57,33 +57,33 @@ fn clocks_have_offsets() -> Result<()> {
     Ok(())
 }
 
-fn mounts_have_recursive_attributes_as_with_runc() -> Result<()> {
+// What runc 1.1, which Debian 13 has, does not do yet or does otherwise is not compared with it: recursive attributes
+// of new file systems, the propagation of the root, clocks, scheduling, the words about hooks.
+
+fn mounts_have_recursive_attributes() -> Result<()> {
     let script = "awk '$5 == \"/mnt\" { print $6 }' /proc/self/mountinfo; touch /mnt/x; echo $?; \
                   stat -f -c %b /mnt";
     let options =
         ["rro", "rnodev", "rnoexec", "rnoatime", "rnosymfollow", "size=64k", "nr_inodes=9"];
-    let outcome = same_as_runc(script, |config| {
+    Run::bundle(script, |config| {
         let mount = json!({ "destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": options });
         add(config, "/mounts", mount);
-    })?;
-    outcome
-        .has("ro,nodev,noexec,noatime,nosymfollow\n1\n16")?
-        .complains("Read-only file system")
-        .map(drop)
+    })?
+    .output()?
+    .has("ro,nodev,noexec,noatime,nosymfollow\n1\n16")?
+    .complains("Read-only file system")
+    .map(drop)
 }
 
-fn the_root_is_propagated_as_with_runc() -> Result<()> {
+fn the_root_is_propagated() -> Result<()> {
     let script = "awk '$5 == \"/\" || $5 == \"/dev\" { sub(\":.*\", \"\", $7); print $5, $7 }' /proc/self/mountinfo";
-    for (propagation, expected) in [
+    for (name, expected) in [
         ("rshared", "/ shared\n/dev shared"),
         ("private", "/ -\n/dev -"),
         ("unbindable", "/ unbindable\n/dev -"),
     ] {
-        same_as_runc(script, |config| {
-            config["linux"]["rootfsPropagation"] = propagation.into();
-        })?
-        .prints(expected)
-        .with_context(|| propagation)?;
+        let run = Run::bundle(script, |config| config["linux"]["rootfsPropagation"] = name.into())?;
+        run.output()?.prints(expected).context(name)?;
     }
     Ok(())
 }
@@ -91,6 +91,7 @@ fn the_root_is_propagated_as_with_runc() -> Result<()> {
 fn a_file_of_the_host_is_mapped_to_other_owners() -> Result<()> {
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), "brought")?;
+    std::fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     Run::bundle("stat -c %u:%g /etc/issue; cat /etc/issue", |config| {
         let map = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
         let mount = json!({
@@ -106,7 +107,8 @@ fn a_file_of_the_host_is_mapped_to_other_owners() -> Result<()> {
 }
 
 fn a_process_has_its_priorities_and_personality() -> Result<()> {
-    let script = "chrt -p $$ | sed 's/.*: //'; nice; ionice -p $$; uname -m; umask; ulimit -c";
+    let script =
+        "chrt -p $$ | head -n 2 | sed 's/.*: //'; nice; ionice -p $$; uname -m; umask; ulimit -c";
     Run::bundle(script, |config| {
         config["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH", "nice": 7 });
         config["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 });
@@ -165,33 +167,32 @@ fn hooks_of_the_container_run_in_the_guest() -> Result<()> {
     .output()?
     .exits(0)?
     .has("\"annotations\":{\"a\":\"b\"},\"bundle\":\"")?
-    .has("\"status\":\"creating\",\"pid\":1}\n1\nsecond 0\n1000 process {\"annotations\":")?
+    .has("\"status\":\"creating\",\"pid\":1}\n1\nsecond 0 \n1000 process {\"annotations\":")?
     .has("\n1\n")
     .map(drop)
 }
 
-/// A hook that fails, second in the list `name`; what both runtimes say of it.
+/// A hook that fails, second in the list `name`, in the words of runc 1.3.
 fn failing_hook(name: &str) -> Result<()> {
-    let edit = |config: &mut Value| {
-        config["hooks"][name] = json!([{ "path": "/bin/true" }, { "path": "/bin/cat", "args": ["cat", "/nosuchfile"] }]);
-    };
-    let ours = Run::bundle("echo must not run", edit)?.output()?.exits(1)?;
-    let theirs = Run::bundle("echo must not run", edit)?.by("runc").output()?.exits(1)?;
-    for outcome in [ours, theirs] {
-        ensure!(!outcome.text().contains("must not run"), "{outcome}");
-        outcome
-            .complains(&format!("error running {name} hook #1: "))?
-            .complains("exit status 1")?
-            .complains("cat: /nosuchfile: No such file or directory")?;
-    }
-    Ok(())
+    let outcome = Run::bundle("echo must not run", |config| {
+        let fails = json!({ "path": "/bin/cat", "args": ["cat", "/nosuchfile"] });
+        config["hooks"][name] = json!([{ "path": "/bin/true" }, fails]);
+    })?
+    .output()?
+    .exits(1)?;
+    ensure!(!outcome.text().contains("must not run"), "{outcome}");
+    outcome
+        .complains(&format!("error running {name} hook #1: "))?
+        .complains("exit status 1")?
+        .complains("cat: /nosuchfile: No such file or directory")
+        .map(drop)
 }
 
-fn a_create_hook_that_fails_is_told_as_by_runc() -> Result<()> {
+fn a_create_hook_that_fails_is_told() -> Result<()> {
     failing_hook("createContainer")
 }
 
-fn a_start_hook_that_fails_is_told_as_by_runc() -> Result<()> {
+fn a_start_hook_that_fails_is_told() -> Result<()> {
     failing_hook("startContainer")
 }
 
@@ -255,7 +256,7 @@ fn one_more_process_has_the_container_s_limits_and_its_own_cpus() -> Result<()> 
     let log = || std::fs::read_to_string(bundle.path().join("log")).unwrap_or_default();
     ensure!(created.success(), "cofferdam create: {}", log());
     Container::cofferdam(&["start", &container.0])?;
-    let script = "cat /proc/self/oom_score_adj; chrt -p $$ | sed 's/.*: //'; \
+    let script = "cat /proc/self/oom_score_adj; chrt -p $$ | head -n 2 | sed 's/.*: //'; \
                   grep ^Cpus_allowed_list /proc/self/status; mkdir /tmp/x 2>&1; grep ^Seccomp: /proc/1/status";
     let said = Container::cofferdam(&["exec", &container.0, "sh", "-c", script])?;
     let expected = "77\nSCHED_BATCH\n0\nCpus_allowed_list:\t1\n\

@@ -45,6 +45,28 @@ impl Stage {
         file.set_modified(metadata.modified().with_context(what)?).with_context(what)
     }
 
+    /// Adds the directory `source` as `place` (an absolute path in the host), which must not be there yet.
+    ///
+    /// # Errors
+    /// If it cannot be copied.
+    pub fn add_tree(&self, source: &Path, place: &str) -> Result<()> {
+        let target = self.tree().join(place.trim_start_matches('/'));
+        let what = || format!("staging {} as {place}", source.display());
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).with_context(what)?;
+        }
+        let copy = Command::new("cp")
+            .args(["--archive", "--no-target-directory"])
+            .arg(source)
+            .arg(&target)
+            .output()
+            .with_context(what)?;
+        if !copy.status.success() {
+            bail!("{}: {}", what(), String::from_utf8_lossy(&copy.stderr));
+        }
+        Ok(())
+    }
+
     /// The root of the tree.
     #[must_use]
     pub fn tree(&self) -> PathBuf {

@@ -20,6 +20,26 @@ fn a_staged_file_keeps_its_time_and_whether_it_is_a_program() {
 }
 
 #[test]
+fn a_directory_is_staged_with_its_links_and_modes() {
+    let source = tempfile::tempdir().unwrap();
+    fs::create_dir(source.path().join("bin")).unwrap();
+    fs::write(source.path().join("bin/tool"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(source.path().join("bin/tool"), fs::Permissions::from_mode(0o750)).unwrap();
+    std::os::unix::fs::symlink("tool", source.path().join("bin/other")).unwrap();
+
+    let stage = Stage::new().unwrap();
+    stage.add_tree(source.path(), "/usr/lib/x").unwrap();
+    stage.add(Path::new("/etc/os-release"), "/usr/lib/x/bin/more").unwrap();
+
+    let bin = stage.tree().join("usr/lib/x/bin");
+    assert_eq!(fs::metadata(bin.join("tool")).unwrap().permissions().mode() & 0o7777, 0o750);
+    assert_eq!(fs::read_link(bin.join("other")).unwrap(), Path::new("tool"));
+    assert!(bin.join("more").is_file());
+    let error = stage.add_tree(Path::new("/nonexistent"), "/y").unwrap_err().to_string();
+    assert!(error.contains("/nonexistent"), "{error}");
+}
+
+#[test]
 fn a_missing_source_is_named() {
     let error = Stage::new().unwrap().add(Path::new("/nonexistent"), "/x").unwrap_err();
     assert!(error.to_string().contains("/nonexistent"), "{error}");

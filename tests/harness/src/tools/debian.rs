@@ -30,7 +30,9 @@ pub fn build(title: &str, packages: &[&str], hook: &[&Path], log: &Path) -> Resu
     let arguments: Vec<String> = words.collect();
     let mut command = Command::new("mmdebstrap");
     command.args(["--mode=root", "--format=null", "--variant=minbase"]);
-    command.arg(format!("--include={}", packages.join(",")));
+    if !packages.is_empty() {
+        command.arg(format!("--include={}", packages.join(",")));
+    }
     command.args(["--aptopt=Apt::Install-Recommends \"false\"", "--dpkgopt=force-unsafe-io"]);
     for pattern in EXCLUDED {
         command.arg(format!("--dpkgopt=path-exclude={pattern}"));
