@@ -5,11 +5,12 @@ class Mount:
     """A line of mountinfo (proc_pid_mountinfo(5))."""
 
     def __init__(self, line):
-        mount, _, filesystem = line.partition(" - ")
-        fields = mount.split()
+        # The source may be empty: two blanks.
+        mount, _, filesystem = line.rstrip("\n").partition(" - ")
+        fields = mount.split(" ")
         self.target = fields[4]
         self.vfs_options = fields[5]
-        self.fs_options = filesystem.split()[2]
+        self.fs_options = filesystem.split(" ")[2]
 
 
 class Table:
