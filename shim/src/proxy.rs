@@ -3,7 +3,8 @@
 //! It is this program again, with a hidden command: it lives exactly as long as the process in the guest, passes on the
 //! signals it gets, and ends as the process did, with its exit code or by its signal. Whoever kills it kills the
 //! process: the supervisor sees the socket close. With a terminal it is the leader of the terminal's session, and so
-//! hears of changes of its size.
+//! hears of changes of its size. It is alone in a process-id namespace of its own; as the first of one, no signal of its
+//! own ends it: where the process ended by a signal, the exit code is that of shells.
 //!
 //! Invariant: it holds its socket, the terminal and nothing else, and runs no more than one thread.
 
@@ -12,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 
-use cofferdam_vmm_api::{Channel, ChannelError};
+use cofferdam_vmm_api::{Channel, ChannelError, in_new_pid_namespace};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -45,7 +46,9 @@ pub(crate) fn start(terminal: Option<OwnedFd>, network: Network) -> io::Result<(
     });
     command.stdin(socket);
     crate::sys::begin_session(&mut command, has_terminal, network);
-    Ok((command.spawn()?, ours))
+    // The first of a namespace of its own, with nothing else in its /proc: who looks into the container's namespaces by
+    // its number sees nothing of the host.
+    Ok((in_new_pid_namespace(move || command.spawn())?, ours))
 }
 
 /// The network namespace of a proxy: what engines find behind `/proc/PID/ns/net`.

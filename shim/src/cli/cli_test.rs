@@ -93,7 +93,7 @@ fn a_missing_command_and_odd_limits_are_named() {
 #[test]
 fn a_specification_is_not_overwritten() {
     let directory = tempfile::tempdir().unwrap();
-    write_spec(directory.path()).unwrap();
-    let error = write_spec(directory.path()).unwrap_err();
+    write_spec(directory.path(), false).unwrap();
+    let error = write_spec(directory.path(), false).unwrap_err();
     assert!(format!("{error:#}").contains("config.json: File exists"), "{error:#}");
 }

@@ -216,7 +216,7 @@ impl Exec {
             terminal.plain_newlines = !self.detach;
             Terminal { rows: terminal.rows, columns: terminal.columns }
         });
-        let stand_in = if self.detach {
+        let mut stand_in = if self.detach {
             let network = HostNetwork::At(format!("/proc/{}/ns/net", saved.process.pid).into());
             StandIn::proxy(size, self.console_socket.as_deref(), &network).map_err(say)?
         } else {
@@ -235,11 +235,18 @@ impl Exec {
         if let Some(path) = &self.pid_file {
             write_pid(path, stand_in.pid).map_err(say)?;
         }
-        let Some(ours) = &stand_in.ours else { return Ok(0) };
+        let Some(ours) = stand_in.ours.take() else { return Ok(0) };
+        // With the supervisor's end of the socket closed here, we see when the supervisor is gone.
+        drop(stand_in);
         let raw = if has_terminal { RawMode::enter()? } else { None };
         let nothing = Box::pin(std::future::ready(Ok(())));
-        let ended = hold(ours, &mut signals, has_terminal, nothing).await;
+        let ended = hold(&ours, &mut signals, has_terminal, nothing).await;
         drop(raw);
-        Ok(ended.map_err(say)?.0.shell_code())
+        match ended {
+            Ok((status, _)) => Ok(status.shell_code()),
+            // The process is gone with its pod, as a proxy has it.
+            Err(RunError::Supervisor(_)) => Ok(137),
+            Err(error) => Err(say(error)),
+        }
     }
 }

@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::logging::{self, Format};
-use crate::oci::default_spec_text;
+use crate::oci::{default_spec_text, rootless_spec_text};
 use crate::run::Options;
 use crate::{config, doctor, supervisor};
 
@@ -61,7 +61,7 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     systemd_cgroup: bool,
     /// Accepted as runc has it: true, false or auto
-    #[arg(long, global = true, value_name = "VALUE", hide = true)]
+    #[arg(long, value_name = "VALUE", hide = true)]
     rootless: Option<String>,
     /// Configuration file
     #[arg(long, global = true, value_name = "FILE", default_value = config::CONFIG)]
@@ -199,6 +199,9 @@ enum Commands {
         /// Directory to write it into
         #[arg(short, long, value_name = "DIR", default_value = ".")]
         bundle: PathBuf,
+        /// For a user without privileges: a user namespace, and the network of the pod
+        #[arg(long = "rootless")]
+        for_user: bool,
     },
     /// Say what this host lacks to run pods, and how to get it
     Doctor,
@@ -275,7 +278,7 @@ fn execute(
         Some(Commands::Man { directory }) => manual::pages(&directory).map(done),
         Some(Commands::Checkpoint(_)) => Err(anyhow::anyhow!("checkpoint is not supported yet")),
         Some(Commands::Restore(_)) => Err(anyhow::anyhow!("restore is not supported yet")),
-        Some(Commands::Spec { bundle }) => write_spec(&bundle).map(done),
+        Some(Commands::Spec { bundle, for_user }) => write_spec(&bundle, for_user).map(done),
         Some(Commands::Doctor) => Ok(doctor::run(&global.config, &global.root)),
         Some(Commands::Supervisor(places)) => Ok(supervisor::main(&places)),
     };
@@ -307,10 +310,11 @@ fn version() -> String {
 }
 
 /// Like runc, never overwrites a file.
-fn write_spec(bundle: &Path) -> Result<()> {
+fn write_spec(bundle: &Path, for_user: bool) -> Result<()> {
+    let text = if for_user { rootless_spec_text()? } else { default_spec_text() };
     let path = bundle.join("config.json");
     let file = std::fs::File::options().write(true).create_new(true).open(&path);
-    let write = |mut file: std::fs::File| file.write_all(default_spec_text().as_bytes());
+    let write = |mut file: std::fs::File| file.write_all(text.as_bytes());
     file.and_then(write).with_context(|| format!("writing {}", path.display()))
 }
 

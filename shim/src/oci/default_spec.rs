@@ -66,6 +66,28 @@ pub fn default_spec_text() -> String {
     TEMPLATE.replace("CAPABILITIES", CAPABILITIES)
 }
 
+/// The text of a specification for a user without privileges: with a user namespace in which that user is root, with the
+/// network of the pod, and without limits.
+///
+/// # Errors
+/// Never: the default is an object.
+pub(crate) fn rootless_spec_text() -> Result<String, serde_json::Error> {
+    let mut spec: serde_json::Value = serde_json::from_str(&default_spec_text())?;
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let map = |host: u32| serde_json::json!([{ "containerID": 0, "hostID": host, "size": 1 }]);
+    let linux = &mut spec["linux"];
+    linux["uidMappings"] = map(uid);
+    linux["gidMappings"] = map(gid);
+    if let Some(linux) = linux.as_object_mut() {
+        linux.remove("resources");
+    }
+    if let Some(namespaces) = linux["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(serde_json::json!({ "type": "user" }));
+    }
+    serde_json::to_string_pretty(&spec)
+}
+
 /// The default specification.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -138,7 +138,7 @@ pub(super) fn list(
 }
 
 impl Hook {
-    /// Runs it with `state` on its standard input; waits for its end. `told` hears the id of its process, and
+    /// Runs it in `directory`, with `state` on its standard input; waits for its end. `told` hears the id of its process, and
     /// `None` when that has ended and is about to be reaped.
     ///
     /// Must be called within a runtime, on a thread that lives as long as this process: the hook dies with it.
@@ -150,13 +150,17 @@ impl Hook {
     pub async fn run(
         &self,
         state: &str,
+        directory: Option<&Path>,
         told: impl FnMut(Option<u32>) + Send,
     ) -> Result<(), HookError> {
         let failed =
             |source| HookError::Run { name: self.name.clone(), path: self.path.clone(), source };
         let mut output = tempfile::tempfile().map_err(failed)?;
         let errors = output.try_clone().map_err(failed)?;
-        let command = self.command(input(state).map_err(failed)?, errors);
+        let mut command = self.command(input(state).map_err(failed)?, errors);
+        if let Some(directory) = directory {
+            command.current_dir(directory);
+        }
         let mut running = Running::start(command, told).map_err(failed)?;
         let Some(ended) = running.ended(self.timeout).await else {
             let timeout = self.timeout.unwrap_or_default();

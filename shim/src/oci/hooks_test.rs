@@ -47,7 +47,7 @@ fn prestart_comes_before_create_runtime() {
 
 /// Runs `hook` on a thread that waits for it.
 fn run(hook: &Hook, state: &str) -> Result<(), HookError> {
-    runtime().block_on(hook.run(state, |_| {}))
+    runtime().block_on(hook.run(state, None, |_| {}))
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -118,7 +118,7 @@ fn a_hook_that_is_not_waited_for_any_more_is_killed_with_its_group() {
     };
     let first = runtime().block_on(async {
         tokio::select! {
-            _ = hook.run("", |pid| told.push(pid.is_some())) => "hook",
+            _ = hook.run("", None, |pid| told.push(pid.is_some())) => "hook",
             () = started => "file",
         }
     });
@@ -145,7 +145,7 @@ fn a_hook_dies_with_the_thread_that_started_it() {
     let thread = std::thread::spawn(move || {
         // Forgotten, as by a thread that is killed.
         let runtime = std::mem::ManuallyDrop::new(runtime());
-        let mut running = std::mem::ManuallyDrop::new(Box::pin(hook.run("", |_| {})));
+        let mut running = std::mem::ManuallyDrop::new(Box::pin(hook.run("", None, |_| {})));
         runtime.block_on(async {
             let mut waited = 0;
             while std::fs::read_to_string(&name).map_or(true, |text| text.is_empty()) {

@@ -25,6 +25,7 @@ mod translate;
 mod update;
 
 pub use bundle::{Bundle, BundleError, parse as parse_config};
+pub(crate) use default_spec::rootless_spec_text;
 pub use default_spec::{default_spec, default_spec_text};
 pub use json::JsonError;
 pub(crate) use mount_options::MOUNT_OPTIONS;

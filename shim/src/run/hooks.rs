@@ -17,7 +17,7 @@ pub(super) async fn create(
     saved: &Saved,
     supervisor: &Socket,
 ) -> Result<(), RunError> {
-    all(hooks, &saved.state(Status::Creating).to_string(), Some(supervisor)).await
+    all(hooks, saved, Status::Creating, Some(supervisor)).await
 }
 
 /// Those that come after the container's start. One that fails is the end of the container, which is the caller's part.
@@ -26,16 +26,24 @@ pub(crate) async fn poststart(
     saved: &Saved,
     supervisor: &Socket,
 ) -> Result<(), RunError> {
-    all(hooks, &saved.state(Status::Running).to_string(), Some(supervisor)).await
+    all(hooks, saved, Status::Running, Some(supervisor)).await
 }
 
 /// Those that come after the container's end. One that fails is a warning.
 pub(crate) async fn poststop(hooks: &[Hook], saved: &Saved) {
-    let result = all(hooks, &saved.state(Status::Stopped).to_string(), None).await;
+    let result = all(hooks, saved, Status::Stopped, None).await;
     result.unwrap_or_else(|error| tracing::warn!("{:#}", anyhow::Error::from(error)));
 }
 
-async fn all(hooks: &[Hook], state: &str, supervisor: Option<&Socket>) -> Result<(), RunError> {
+/// In the bundle's directory, as with runc, or where we are if it is gone.
+async fn all(
+    hooks: &[Hook],
+    saved: &Saved,
+    status: Status,
+    supervisor: Option<&Socket>,
+) -> Result<(), RunError> {
+    let state = saved.state(status).to_string();
+    let directory = Some(saved.bundle.as_path()).filter(|path| path.is_dir());
     let tell = |pid: Option<u32>| -> Result<(), ChannelError> {
         let Some(supervisor) = supervisor else { return Ok(()) };
         let group = pid.and_then(|pid| i32::try_from(pid).ok());
@@ -43,7 +51,7 @@ async fn all(hooks: &[Hook], state: &str, supervisor: Option<&Socket>) -> Result
     };
     for hook in hooks {
         // A supervisor that is gone is found out by what comes after the hooks.
-        hook.run(state, |pid| drop(tell(pid))).await?;
+        hook.run(&state, directory, |pid| drop(tell(pid))).await?;
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ pub(crate) use plan::{PlanError, PodKind, RunPlan};
 pub(crate) use stand_in::{StandIn, Terminal};
 
 use crate::container::{Mark, Saved};
-use crate::control::{Answer, Create, Failure, ToSupervisor, parcel};
+use crate::control::{Answer, Create, Failure, Of, ToSupervisor, parcel};
 use crate::hostgroup;
 use crate::signals::Signals;
 use crate::socket::Socket;
@@ -162,8 +162,14 @@ async fn create_on(
     let mut fds = vec![parcel.as_fd()];
     fds.extend(stand_in.fds());
     ask(ground.supervisor(), &message, &fds).await?;
-    if let Some(path) = &options.pid_file {
-        write_pid(path, stand_in.pid)?;
+    if let Some(path) = &options.pid_file
+        && let Err(error) = write_pid(path, stand_in.pid)
+    {
+        // Nobody could find it.
+        let of = Of { container: options.id.clone(), process: String::new() };
+        let kill = ToSupervisor::Signal { of, signal: libc::SIGKILL.cast_unsigned(), all: true };
+        let _ = ask(ground.supervisor(), &kill, &[]).await;
+        return Err(error);
     }
     Ok(Created { saved, ours: stand_in.ours })
 }

@@ -79,9 +79,11 @@ fn processes() -> BTreeSet<String> {
         let command = fs::read(directory.join("comm")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).trim().to_owned();
         // `comm` holds 15 bytes, so this program's own name is cut.
-        let ours = command.starts_with("cofferdam") && command != "cofferdam-test-";
+        let line = fs::read(directory.join("cmdline")).unwrap_or_default();
+        // A supervisor and a proxy are started by way of `/proc/self/exe`, and called so.
+        let ours = (command.starts_with("cofferdam") && command != "cofferdam-test-")
+            || line.starts_with(b"cofferdam\0");
         if ours || TOOLS.contains(&command.as_str()) {
-            let line = fs::read(directory.join("cmdline")).unwrap_or_default();
             found.insert(format!("{name} {}", String::from_utf8_lossy(&line).replace('\0', " ")));
         }
     }

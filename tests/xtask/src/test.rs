@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Also measure what is promised in numbers: ten minutes more.
     #[arg(long, conflicts_with_all = ["unit", "e2e", "filter"])]
     measure: bool,
+    /// Also the conformance list and the engines' cases: most of an hour more.
+    #[arg(long, conflicts_with_all = ["unit", "filter"])]
+    all: bool,
     /// Write what `conformance` found to docs/conformance.md.
     #[arg(long, conflicts_with = "unit")]
     page: bool,
@@ -44,6 +47,9 @@ const CASE_SETTING: &str = "COFFERDAM_CASE_";
 /// Where the cases write the table of conformance to, and its name there and in the documents.
 const PAGE_SETTING: &str = "COFFERDAM_CASE_REPORT";
 const PAGE: &str = "conformance.md";
+
+/// Topics of end-to-end cases that take long: they run when they are asked for.
+const LONG: &[&str] = &["conformance", "podman", "docker"];
 
 /// What a KVM-level test prints when it cannot run.
 const SKIPPED: &str = "SKIPPED:";
@@ -214,6 +220,11 @@ fn end_to_end(args: &Args) -> Result<Counts> {
     let (reader, writer) = std::io::pipe().context("making a pipe")?;
     let mut argv = vec![cases];
     argv.extend(args.filter.clone());
+    let partly = args.filter.is_none() && !args.all;
+    if partly {
+        println!("not run without --all: {}", LONG.join(", "));
+        argv.extend(LONG.iter().flat_map(|topic| ["--skip".to_owned(), format!("{topic}::")]));
+    }
     let counting = std::thread::spawn(move || show_and_count(reader, std::io::stdout()));
     let settings = std::env::vars().filter(|(name, _)| name.starts_with(CASE_SETTING));
     let again = (kind == Kind::Emulated).then(|| ("COFFERDAM_TEST_AGAIN".into(), "1".into()));

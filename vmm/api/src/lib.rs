@@ -22,7 +22,7 @@ pub use spec::{
     BootSpec, ConsoleSpec, DiskSpec, MAX_CMDLINE, MAX_DISKS, MAX_NETS, MAX_QUEUE_PAIRS,
     MAX_SPARE_QUEUES, MAX_VCPUS, MachineSpec, NetSpec, SpecError, VsockSpec,
 };
-pub use start::{is_privileged, start_monitor};
+pub use start::{in_new_pid_namespace, is_privileged, start_monitor};
 pub use stats::{Counts, DeviceStats, KvmStats, KvmValue, Stats};
 pub use units::{Bdf, Cid, FdSlot, Mac, MiB, NotAMac};
 

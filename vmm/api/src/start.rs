@@ -39,8 +39,11 @@ pub fn start_monitor(mut command: Command, control: OwnedFd) -> io::Result<Child
     in_new_pid_namespace(move || command.spawn())
 }
 
-/// Runs `start`, whose new process is the first of a namespace, if this process may have that.
-fn in_new_pid_namespace(start: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
+/// Runs `start`, whose new process is the first of a process-id namespace, if this process may have that.
+///
+/// # Errors
+/// Those of `start`, or that this thread cannot return to its own namespace: then the new process is killed.
+pub fn in_new_pid_namespace(start: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
     let Ok(home) = File::open("/proc/thread-self/ns/pid") else { return start() };
     if unshare(CloneFlags::CLONE_NEWPID).is_err() {
         return start();

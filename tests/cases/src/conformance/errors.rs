@@ -139,7 +139,7 @@ const COMMAND_LINE: &[Clause<Alone>] = &[
     alone("no_bundle", "runc create --bundle", |runtime| {
         let outcome = runtime.call(&["create", "--bundle", "/no/such/bundle", &runtime.id()])?;
         ensure!(outcome.code != 0, "{outcome}");
-        outcome.complains("no such file or directory").map(drop)
+        outcome.complains("o such file or directory").map(drop)
     }),
     alone("no_config", "bundle: config.json", |runtime| {
         let directory = runtime.file("empty");

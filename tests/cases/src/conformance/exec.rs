@@ -118,7 +118,7 @@ const EXEC: &[Clause<Step>] = &[
     step("process", "runc exec --process", process),
     step("tty", "runc exec --tty, --console-socket", tty),
     step("detach_and_pid_file", "runc exec --detach, --pid-file", detach),
-    step("preserve_fds", "runc exec --preserve-fds", preserved),
+    step("preserve_fds", "runc exec --preserve-fds", preserved).differs(super::flags::DESCRIPTORS),
     step("flags_may_have_equals_signs", "runc exec", |c| {
         c.exec(&["--user=12:34", "--cwd=/etc"], &["sh", "-c", "id -u; pwd"])?
             .exits(0)?
@@ -188,6 +188,11 @@ fn detach(c: &Container<'_>) -> Result<()> {
 
 /// Descriptor 3 is passed on.
 fn preserved(c: &Container<'_>) -> Result<()> {
+    if c.runtime.ours() {
+        let outcome = c.exec(&["--preserve-fds", "1"], &["true"])?;
+        ensure!(outcome.code != 0, "{outcome}");
+        return outcome.complains("cannot enter a virtual machine").map(drop);
+    }
     let file = c.runtime.file("preserved");
     fs::write(&file, "through a descriptor\n")?;
     let runtime = c.runtime.command();

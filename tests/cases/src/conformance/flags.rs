@@ -262,7 +262,7 @@ const SPEC: &[Clause<Alone>] = &[
 
 const RUN: &[Clause<Alone>] = &[
     alone("exit_code", "runc run", |r| r.run("exit 43", plain)?.exits(43).map(drop)),
-    alone("exit_code_of_a_signal", "runc run", |r| {
+    alone("the_first_process_cannot_kill_itself", "config-linux: namespaces, pid", |r| {
         r.run("kill -KILL $$; kill -SEGV $$", plain)?.exits(0).map(drop)
     }),
     alone("leaves_no_state", "runc run", |runtime| {
@@ -315,8 +315,9 @@ const RUN: &[Clause<Alone>] = &[
             runtime.call_with(&["run", "-b", &bundle.path(), &runtime.id()], "input\n")?;
         outcome.exits(0)?.prints("input")?.complains("end").map(drop)
     }),
-    alone("preserve_fds", "runc run --preserve-fds", preserve_fds),
-    alone("listen_fds", "runc run: LISTEN_FDS", listen_fds),
+    alone("preserve_fds", "runc run --preserve-fds", preserve_fds).differs(DESCRIPTORS),
+    alone("listen_fds", "runc run: LISTEN_FDS", listen_fds)
+        .differs("not passed on: a descriptor of the host cannot enter a virtual machine"),
     alone("console_socket", "runc create --console-socket", console_socket),
     alone("console_size", "config: process.consoleSize", console_size),
     alone("a_terminal_needs_a_console_socket", "runc create --console-socket", |runtime| {
@@ -361,13 +362,30 @@ fn with_descriptor(runtime: &Runtime, variables: &str, flags: &[&str], script: &
     runtime.spawn(command)?.finish()?.exits(0)?.prints("through a descriptor").map(drop)
 }
 
+/// Why descriptors are not preserved.
+pub(super) const DESCRIPTORS: &str =
+    "refused: a descriptor of the host cannot enter a virtual machine";
+
 fn preserve_fds(runtime: &Runtime) -> Result<()> {
+    if runtime.ours() {
+        let bundle = runtime.bundle("true", plain)?;
+        let path = bundle.path();
+        let arguments = ["run", "--preserve-fds", "1", "--bundle", &path, &runtime.id()];
+        let outcome = runtime.call(&arguments)?;
+        ensure!(outcome.code != 0, "{outcome}");
+        return outcome.complains("cannot enter a virtual machine").map(drop);
+    }
     with_descriptor(runtime, "", &["--preserve-fds", "1"], "cat <&3")
 }
 
 fn listen_fds(runtime: &Runtime) -> Result<()> {
+    let variables = "export LISTEN_FDS=1 LISTEN_PID=$$;";
+    if runtime.ours() {
+        let script = "test -z \"$LISTEN_FDS\" && echo 'through a descriptor'";
+        return with_descriptor(runtime, variables, &[], script);
+    }
     let script = "test $LISTEN_FDS,$LISTEN_PID = 1,1 && cat <&3";
-    with_descriptor(runtime, "export LISTEN_FDS=1 LISTEN_PID=$$;", &[], script)
+    with_descriptor(runtime, variables, &[], script)
 }
 
 fn console_socket(runtime: &Runtime) -> Result<()> {

@@ -1,4 +1,4 @@
-//! What podman alone has: pods, `kube play`, secrets, and flags of its own.
+//! What podman alone has: pods, `kube play`, secrets, maps of ids.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use super::cases;
 use super::engine::{Engine, IMAGE, parsed};
 use crate::run::unique_id;
 
-cases!(a_pod, kube_play, a_secret, user_namespaces, preserve_fds);
+cases!(a_pod, kube_play, a_secret, user_namespaces);
 
 fn a_pod(engine: &Engine) -> Result<()> {
     let pod = unique_id();
@@ -67,28 +67,4 @@ fn user_namespaces(engine: &Engine) -> Result<()> {
     let maps = ["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"];
     let script = "id -u; tr -s ' ' < /proc/self/uid_map; echo x > /tmp/x && stat -c %u /tmp/x";
     engine.run(&maps, &["sh", "-c", script])?.exits(0)?.prints("0\n 0 100000 65536\n0").map(drop)
-}
-
-fn preserve_fds(engine: &Engine) -> Result<()> {
-    let file = engine.file("preserved");
-    fs::write(&file, "through a descriptor\n")?;
-    let podman = engine.command();
-    let mut command = std::process::Command::new("sh");
-    let words: Vec<_> = std::iter::once(podman.get_program()).chain(podman.get_args()).collect();
-    command.args(["-c", &format!("exec \"$@\" 3< {}", file.display()), "sh"]).args(words);
-    for (name, value) in podman.get_envs() {
-        command.env(name, value.unwrap_or_default());
-    }
-    command.args([
-        "run",
-        "--rm",
-        "--network=none",
-        "--preserve-fds=1",
-        IMAGE,
-        "sh",
-        "-c",
-        "cat <&3",
-    ]);
-    let call = crate::call::Call::start(command, &engine.file("."))?;
-    call.finish()?.exits(0)?.prints("through a descriptor").map(drop)
 }
