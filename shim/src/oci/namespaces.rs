@@ -194,3 +194,7 @@ fn normal_name(name: &str) -> String {
         _ => name.to_owned(),
     }
 }
+
+#[cfg(test)]
+#[path = "namespaces_test.rs"]
+mod namespaces_test;

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use cofferdam_agent_protocol::{CgroupPlan, ContainerPlan, NamespaceKind, RootfsPlan};
+use cofferdam_agent_protocol::{
+    CgroupPlan, ContainerPlan, DeviceNode, DeviceType, NamespaceKind, RootfsPlan,
+};
 use oci_spec::runtime::{Linux, LinuxResources};
 
 use super::guest_hooks::{self, About};
@@ -110,7 +112,7 @@ pub fn translate(
             settings: settings.unwrap_or_default(),
             device_filter: devices::filter(linux)?,
         }),
-        devices: devices::nodes(linux)?,
+        devices: device_nodes(linux, &mut warnings)?,
         masked_paths: paths("maskedPaths", linux.and_then(|l| l.masked_paths().as_ref()))?,
         readonly_paths: paths("readonlyPaths", linux.and_then(|l| l.readonly_paths().as_ref()))?,
         process: Some(process::plan(process, linux, &mut warnings)?),
@@ -148,6 +150,21 @@ fn refuse_what_cannot_be(
         warnings.push("linux.mountLabel: the guest has no SELinux; ignored".into());
     }
     Ok(())
+}
+
+/// The device nodes. Nothing of the host is behind one: of a block device, that is told.
+fn device_nodes(
+    linux: Option<&Linux>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<DeviceNode>, OciError> {
+    let nodes = devices::nodes(linux)?;
+    for node in nodes.iter().filter(|node| node.kind() == DeviceType::Block) {
+        let path = String::from_utf8_lossy(&node.path);
+        warnings.push(format!(
+            "linux.devices {path}: a pod has no block devices of the host yet; nothing is behind the node"
+        ));
+    }
+    Ok(nodes)
 }
 
 /// `sethostname(2)` takes 64 bytes, and only in a uts namespace of its own.

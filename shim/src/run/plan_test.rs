@@ -47,3 +47,30 @@ fn a_terminal_has_no_other_streams() {
     let process = container.process.unwrap();
     assert!(process.terminal.is_some() && process.stdio.is_none());
 }
+
+/// A bundle with these annotations.
+fn annotated(annotations: serde_json::Value) -> Bundle {
+    let mut spec = serde_json::to_value(default_spec().unwrap()).unwrap();
+    spec["annotations"] = annotations;
+    let spec = serde_json::from_value(spec).unwrap();
+    Bundle { directory: "/b".into(), rootfs: "/b/rootfs".into(), spec, warnings: vec![] }
+}
+
+#[test]
+fn annotations_tell_the_pod() {
+    let root = tempfile::tempdir().unwrap();
+    let plan = |id: &str, bundle: &Bundle| {
+        RunPlan::new((root.path(), id), bundle, Overrides::default(), Overrides::default())
+    };
+    for (kind, sandbox) in SANDBOX_ANNOTATIONS {
+        let bundle = annotated(serde_json::json!({ kind: "sandbox", sandbox: "s" }));
+        let made = plan("s", &bundle).unwrap();
+        assert!(matches!(made.pod, PodKind::Sandbox));
+        assert_eq!(made.machine(false).spare_queues, SANDBOX_SPARE_QUEUES);
+        let bundle = annotated(serde_json::json!({ kind: "container", sandbox: "s" }));
+        let error = plan("c", &bundle).unwrap_err().to_string();
+        assert_eq!(error, format!("annotation {sandbox}: the sandbox s does not run"));
+    }
+    let alone = plan("c", &annotated(serde_json::json!({}))).unwrap();
+    assert!(matches!(alone.pod, PodKind::Own));
+}

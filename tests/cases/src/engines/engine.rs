@@ -86,6 +86,11 @@ impl Engine {
         }
     }
 
+    /// Whether Cofferdam is the runtime under test.
+    pub(super) fn is_ours() -> bool {
+        std::env::var_os(RUNTIME).is_none()
+    }
+
     /// A path for a file of a case.
     pub(super) fn file(&self, name: &str) -> std::path::PathBuf {
         self.directory.path().join(name)
