@@ -8,6 +8,10 @@
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long those in a group may take to end.
+const EMPTIES_WITHIN: Duration = Duration::from_secs(2);
 
 /// Makes the group at the cgroups path `path`, and has its ancestors hand down all controllers that they have. With
 /// `systemd`, the path is `SLICE:PREFIX:NAME`.
@@ -55,13 +59,21 @@ pub(crate) fn place(group: &Path, pid: u32) {
     }
 }
 
-/// Removes `group` if nobody is in it.
+/// Removes `group`, when nobody is in it: the kernel takes a moment to take apart those that have ended.
 pub(crate) fn remove(group: &Path) {
-    match fs::remove_dir(group) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::debug!(group = %group.display(), %error, "the control group stays");
+    let deadline = Instant::now() + EMPTIES_WITHIN;
+    loop {
+        match fs::remove_dir(group) {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return tracing::warn!(group = %group.display(), %error, "the control group stays");
+            }
+            _ => return,
         }
-        _ => {}
     }
 }
 

@@ -100,7 +100,7 @@ pub(super) fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
         bail!("{} is still in use", directory.display());
     }
     if let Some(group) = &saved.cgroup {
-        remove_group(group);
+        hostgroup::remove(group);
     }
     block_on(async {
         run::poststop(&hooks.poststop, &saved).await;
@@ -133,19 +133,6 @@ fn end(root: &Path, saved: &Saved) -> Result<()> {
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
-}
-
-/// The supervisor leaves its group when it has ended, which may be a moment after its last word.
-fn remove_group(group: &Path) {
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while group.exists() {
-        hostgroup::remove(group);
-        if Instant::now() > deadline {
-            tracing::warn!(group = %group.display(), "the control group stays: it is busy");
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[cfg(test)]

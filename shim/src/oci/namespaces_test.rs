@@ -4,19 +4,19 @@ use serde_json::json;
 
 use super::*;
 
-fn linux(namespaces: serde_json::Value) -> Linux {
+fn linux(namespaces: &serde_json::Value) -> Linux {
     serde_json::from_value(json!({ "namespaces": namespaces })).unwrap()
 }
 
 /// A pod in which the container "infra" has the proxy 12.
-fn found(listed: serde_json::Value) -> Result<Namespaces, String> {
+fn found(listed: &serde_json::Value) -> Result<Namespaces, String> {
     let member = |pid: u32| (pid == 12).then(|| "infra".to_owned());
     namespaces(Some(&linux(listed)), &member).map_err(|error| error.to_string())
 }
 
 #[test]
 fn the_namespaces_of_a_proxy_are_those_of_its_container() {
-    let all = found(json!([
+    let all = found(&json!([
         {"type": "pid"}, {"type": "ipc", "path": "/proc/12/ns/ipc"},
         {"type": "network", "path": "/proc/12/ns/net"},
     ]))
@@ -29,15 +29,15 @@ fn the_namespaces_of_a_proxy_are_those_of_its_container() {
 
 #[test]
 fn those_of_another_process_are_refused_by_name() {
-    let error = found(json!([{"type": "uts", "path": "/proc/1/ns/uts"}])).unwrap_err();
+    let error = found(&json!([{"type": "uts", "path": "/proc/1/ns/uts"}])).unwrap_err();
     assert!(error.starts_with("linux.namespaces uts with path /proc/1/ns/uts"), "{error}");
-    let error = found(json!([{"type": "pid", "path": "/run/pidns/x"}])).unwrap_err();
+    let error = found(&json!([{"type": "pid", "path": "/run/pidns/x"}])).unwrap_err();
     assert!(error.contains("pid with path /run/pidns/x"), "{error}");
 }
 
 #[test]
 fn a_file_that_an_engine_made_stands_for_the_pod() {
-    let all = found(json!([
+    let all = found(&json!([
         {"type": "network", "path": "/run/netns/x"}, {"type": "uts", "path": "/run/utsns/x"},
         {"type": "mount"},
     ]))
@@ -50,6 +50,6 @@ fn a_file_that_an_engine_made_stands_for_the_pod() {
 
 #[test]
 fn without_a_path_the_network_is_new_and_without_any_the_callers() {
-    assert_eq!(found(json!([{"type": "network"}])).unwrap().network, HostNetwork::New);
-    assert_eq!(found(json!([])).unwrap().network, HostNetwork::Host);
+    assert_eq!(found(&json!([{"type": "network"}])).unwrap().network, HostNetwork::New);
+    assert_eq!(found(&json!([])).unwrap().network, HostNetwork::Host);
 }

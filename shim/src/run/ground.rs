@@ -2,6 +2,7 @@
 //!
 //! Invariant: a ground that is [abandoned](Ground::abandon) leaves nothing, whoever of the two is killed.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -45,6 +46,8 @@ pub(crate) struct Ground {
     console: Option<File>,
     verbose: bool,
     caches: Vec<PathBuf>,
+    /// The control group of the container on the host, if it was made.
+    group: OnceCell<PathBuf>,
 }
 
 impl Ground {
@@ -63,7 +66,19 @@ impl Ground {
                 Socket::connect(&options.root.join(&joined.pod), SOCKET).map_err(gone)?;
             let (pod, state) = (joined.pod.clone(), Some(state));
             let (child, uid, console) = (None, None, None);
-            return Ok(Self { path, pod, supervisor, child, state, uid, console, verbose, caches });
+            let group = OnceCell::new();
+            return Ok(Self {
+                path,
+                pod,
+                supervisor,
+                child,
+                state,
+                uid,
+                console,
+                verbose,
+                caches,
+                group,
+            });
         }
         let console = match (&options.console_log, plan.settings.console) {
             (Some(path), _) => Some(open_console(path)?),
@@ -81,7 +96,8 @@ impl Ground {
         state.hand_over();
         let supervisor = Socket::new(channel).map_err(failed)?;
         let (pod, child, state) = (options.id.clone(), Some(child), None);
-        Ok(Self { path, pod, supervisor, child, state, uid, console, verbose, caches })
+        let group = OnceCell::new();
+        Ok(Self { path, pod, supervisor, child, state, uid, console, verbose, caches, group })
     }
 
     /// The state directory of the container.
@@ -175,12 +191,14 @@ impl Ground {
 
     /// Puts the supervisor, if it is ours, and the process `proxy` into the control group `group`.
     pub(super) fn place_in(&self, group: &Path, proxy: Option<u32>) {
+        // It is set once: a ground has one container.
+        let _ = self.group.set(group.to_owned());
         for pid in self.child.as_ref().map(Child::id).into_iter().chain(proxy) {
             hostgroup::place(group, pid);
         }
     }
 
-    /// Waits until the supervisor that we started has ended.
+    /// Waits until the supervisor that we started has ended, and removes the container's control group.
     pub(super) fn wait_for_supervisor(&mut self) {
         let deadline = Instant::now() + DYING;
         while let Some(child) = self.child.as_mut() {
@@ -190,6 +208,9 @@ impl Ground {
                 }
                 _ => self.child = None,
             }
+        }
+        if let Some(group) = self.group.get() {
+            hostgroup::remove(group);
         }
     }
 
@@ -212,6 +233,9 @@ impl Ground {
         }
         for cache in &caches {
             clear_abandoned(cache, MAKER_PATIENCE);
+        }
+        if let Some(group) = self.group.get() {
+            hostgroup::remove(group);
         }
     }
 
