@@ -88,10 +88,10 @@ pub(super) async fn detached(plan: &RunPlan, options: &Options) -> Result<()> {
         tracing::warn!(id = options.id, "{warning}");
     }
     if plan.terminal && options.console_socket.is_none() {
-        bail!("cannot allocate tty if the container will detach without setting console socket");
+        bail!("cannot allocate tty if runc will detach without setting console socket");
     }
     if !plan.terminal && options.console_socket.is_some() {
-        bail!("cannot use console socket if the container will not detach or allocate tty");
+        bail!("cannot use console socket if runc will not detach or allocate tty");
     }
     let say = |error: RunError| anyhow::anyhow!("{}", report(&error, &plan.program(), Some(plan)));
     let mut signals = Signals::listen()?;

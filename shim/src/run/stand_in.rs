@@ -91,9 +91,7 @@ fn enter(network: &HostNetwork) -> Result<Network, RunError> {
 
 fn open(terminal: Terminal, console: Option<&Path>) -> Result<[OwnedFd; 3], RunError> {
     let missing = || {
-        io::Error::other(
-            "cannot allocate tty if the container goes on without us and there is no --console-socket",
-        )
+        io::Error::other("cannot allocate tty if runc will detach without setting console socket")
     };
     let console = console.ok_or_else(|| RunError::Host("terminal", missing()))?;
     let made = || {
