@@ -31,7 +31,8 @@ const MOUNTS: [(&str, &str, MsFlags, &str); 9] = {
         ("devpts", "/dev/pts", plain, "mode=0620,gid=5,ptmxmode=0666"),
         ("tmpfs", "/dev/shm", closed, "mode=1777"),
         ("mqueue", "/dev/mqueue", closed, ""),
-        ("tmpfs", "/run", closed, "mode=0755"),
+        // Files of the host that are brought along are here, an engine's init among them.
+        ("tmpfs", "/run", MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV), "mode=0755"),
         ("tmpfs", "/tmp", closed, "mode=1777"),
         ("cgroup2", "/sys/fs/cgroup", closed, "nsdelegate,memory_recursiveprot"),
     ]

@@ -8,8 +8,10 @@
 //!
 //! Invariant: it holds its socket, the terminal and nothing else, and runs no more than one thread.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 
@@ -27,15 +29,21 @@ pub const COMMAND: &str = "proxy";
 /// What the exit code is when nobody knows how the process ended: as if it was killed.
 const LOST: u8 = 137;
 
-/// Starts a proxy in a session of its own, with `terminal` as its controlling terminal, in the network namespace
+/// Starts a proxy for a process with this command line, in a session of its own, with `terminal` as its controlling terminal, in the network namespace
 /// `network`; gives the socket to it.
 ///
 /// # Errors
 /// The process cannot be started, or cannot enter the namespace.
-pub(crate) fn start(terminal: Option<OwnedFd>, network: Network) -> io::Result<(Child, Channel)> {
+pub(crate) fn start(
+    command_line: &[Vec<u8>],
+    terminal: Option<OwnedFd>,
+    network: Network,
+) -> io::Result<(Child, Channel)> {
     let (ours, theirs) = Channel::pair()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("cofferdam").arg(COMMAND).env_clear().current_dir("/");
+    // For people who look at the host's processes; nobody reads it.
+    command.args(command_line.iter().map(|argument| OsStr::from_bytes(argument)));
     let socket = theirs.into_inner();
     let has_terminal = terminal.is_some();
     // No other file is open in it, as engines expect of a container's process.
@@ -65,12 +73,12 @@ pub(crate) enum Network {
 /// Whether the command line is the hidden command's.
 #[must_use]
 pub fn requested(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
-    arguments.nth(1).is_some_and(|argument| argument == COMMAND) && arguments.next().is_none()
+    arguments.nth(1).is_some_and(|argument| argument == COMMAND)
 }
 
 /// Whether `line`, a command line as `/proc` has it, is a proxy's.
 pub(crate) fn is_line(line: &[u8]) -> bool {
-    line == format!("cofferdam\0{COMMAND}\0").as_bytes()
+    line.starts_with(format!("cofferdam\0{COMMAND}\0").as_bytes())
 }
 
 /// The proxy's `main`; standard input is the socket, standard output may be a terminal.

@@ -218,7 +218,8 @@ impl Exec {
         });
         let mut stand_in = if self.detach {
             let network = HostNetwork::At(format!("/proc/{}/ns/net", saved.process.pid).into());
-            StandIn::proxy(size, self.console_socket.as_deref(), &network).map_err(say)?
+            StandIn::proxy(&plan.args, size, self.console_socket.as_deref(), &network)
+                .map_err(say)?
         } else {
             StandIn::ours()?
         };

@@ -123,7 +123,7 @@ async fn create_on(
         Terminal { rows: terminal.rows, columns: terminal.columns }
     });
     let stand_in = if options.detached {
-        StandIn::proxy(size, options.console_socket.as_deref(), &plan.network)?
+        StandIn::proxy(plan.command_line(), size, options.console_socket.as_deref(), &plan.network)?
     } else {
         StandIn::ours()?
     };

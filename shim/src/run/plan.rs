@@ -169,11 +169,16 @@ impl RunPlan {
         container
     }
 
-    /// The program that it runs first, for messages.
+    /// What it runs first.
+    #[must_use]
+    pub(crate) fn command_line(&self) -> &[Vec<u8>] {
+        self.container.process.as_ref().map_or(&[], |process| &process.args)
+    }
+
+    /// The program of that, for messages.
     #[must_use]
     pub(crate) fn program(&self) -> String {
-        let process = self.container.process.as_ref();
-        let program = process.and_then(|process| process.args.first());
+        let program = self.command_line().first();
         program.map(|program| String::from_utf8_lossy(program).into_owned()).unwrap_or_default()
     }
 

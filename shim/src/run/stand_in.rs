@@ -54,6 +54,7 @@ impl StandIn {
     /// # Errors
     /// The failure of a system call, or a terminal that nobody takes.
     pub(crate) fn proxy(
+        command_line: &[Vec<u8>],
         terminal: Option<Terminal>,
         console: Option<&Path>,
         network: &HostNetwork,
@@ -65,7 +66,7 @@ impl StandIn {
             Some(terminal) => open(terminal, console)?,
         };
         let controlling = terminal.map(|_| streams[0].try_clone()).transpose().map_err(failed)?;
-        let (child, theirs) = proxy::start(controlling, network).map_err(failed)?;
+        let (child, theirs) = proxy::start(command_line, controlling, network).map_err(failed)?;
         Ok(Self { pid: child.id(), ours: None, theirs, streams })
     }
 
