@@ -66,7 +66,7 @@ pub(crate) enum RunError {
         console: String,
     },
     /// The supervisor.
-    #[error("the supervisor of the pod {0} is gone")]
+    #[error("the supervisor of the pod is gone: {0}")]
     Supervisor(String),
     /// A hook.
     #[error(transparent)]

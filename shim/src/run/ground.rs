@@ -189,12 +189,12 @@ impl Ground {
         ask(&self.supervisor, &launch, &fds).await
     }
 
-    /// Puts the supervisor, if it is ours, and the process `proxy` into the control group `group`.
-    pub(super) fn place_in(&self, group: &Path, proxy: Option<u32>) {
+    /// Puts the supervisor, if it is ours, into the control group `group`, which is the container's.
+    pub(super) fn place_in(&self, group: &Path) {
         // It is set once: a ground has one container.
         let _ = self.group.set(group.to_owned());
-        for pid in self.child.as_ref().map(Child::id).into_iter().chain(proxy) {
-            hostgroup::place(group, pid);
+        if let Some(child) = &self.child {
+            hostgroup::place(group, child.id());
         }
     }
 

@@ -97,9 +97,19 @@ pub(crate) async fn create(
 ) -> Result<Created, RunError> {
     let disks = ground.disks(plan, signals).await?;
     timeline.reach(PodStage::RootfsReady);
+    let path = plan.cgroups_path.as_deref();
+    let cgroup = path.and_then(|path| hostgroup::create(path, options.systemd));
+    if let Some(group) = cgroup.as_deref() {
+        if hostgroup::is_busy(group) {
+            let busy = format!("container's cgroup is not empty: {}", group.display());
+            return Err(Failure::other(busy).into());
+        }
+        // Before the monitor is started, which goes below the supervisor's group.
+        ground.place_in(group);
+    }
     let create = async {
         let (layer, scratch) = ground.place(plan, disks).await?;
-        create_on(plan, options, ground, (layer, scratch)).await
+        create_on(plan, options, ground, (layer, scratch, cgroup)).await
     };
     tokio::select! {
         created = create => created,
@@ -111,7 +121,7 @@ async fn create_on(
     plan: &RunPlan,
     options: &Options,
     ground: &Ground,
-    (layer, scratch): (Bdf, Option<Bdf>),
+    (layer, scratch, cgroup): (Bdf, Option<Bdf>, Option<PathBuf>),
 ) -> Result<Created, RunError> {
     let mut container = plan.container_on(layer, scratch);
     let process = container.process.as_mut();
@@ -127,14 +137,8 @@ async fn create_on(
     } else {
         StandIn::ours()?
     };
-    let path = plan.cgroups_path.as_deref();
-    let cgroup = path.and_then(|path| hostgroup::create(path, options.systemd));
-    if let Some(group) = cgroup.as_deref().filter(|group| hostgroup::is_busy(group)) {
-        let busy = format!("container's cgroup is not empty: {}", group.display());
-        return Err(Failure::other(busy).into());
-    }
-    if let Some(group) = cgroup.as_deref() {
-        ground.place_in(group, options.detached.then_some(stand_in.pid));
+    if let Some(group) = cgroup.as_deref().filter(|_| options.detached) {
+        hostgroup::place(group, stand_in.pid);
     }
     let saved = Saved {
         id: options.id.clone(),
