@@ -82,6 +82,19 @@ pub(crate) enum ToSupervisor {
     Hook(Option<i32>),
 }
 
+impl ToSupervisor {
+    /// Send `signal` to the first process of a container, or with `all` to every one.
+    pub(crate) fn signal(container: &str, signal: u32, all: bool) -> Self {
+        let of = Of { container: container.to_owned(), process: String::new() };
+        Self::Signal { of, signal, all }
+    }
+
+    /// Kill a container.
+    pub(crate) fn kill(container: &str) -> Self {
+        Self::signal(container, libc::SIGKILL.cast_unsigned(), true)
+    }
+}
+
 /// Names a process of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Of {

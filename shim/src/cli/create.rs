@@ -11,7 +11,7 @@ use super::Global;
 use super::common::{ask_at, block_on, connect, find, hooks};
 use crate::config::Overrides;
 use crate::container::Status;
-use crate::control::{Of, ToSupervisor};
+use crate::control::ToSupervisor;
 use crate::oci::Bundle;
 use crate::pod::check_id;
 use crate::run::{self, Ground, Options, RunError, RunPlan, report};
@@ -125,10 +125,7 @@ pub(super) fn start(global: &Global, id: &str) -> Result<()> {
         let socket = connect(&global.root, &saved)?;
         ask_at(&socket, &ToSupervisor::Start(saved.id.clone())).await?;
         if let Err(error) = run::poststart(&hooks.poststart, &saved, &socket).await {
-            let of = Of { container: saved.id.clone(), process: String::new() };
-            let kill =
-                ToSupervisor::Signal { of, signal: libc::SIGKILL.cast_unsigned(), all: true };
-            let _ = ask_at(&socket, &kill).await;
+            let _ = ask_at(&socket, &ToSupervisor::kill(&saved.id)).await;
             return Err(error.into());
         }
         Ok(())

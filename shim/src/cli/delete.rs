@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use super::Global;
 use super::common::{ask_at, ask_pod, block_on, connect, find, find_any, hooks};
 use crate::container::{ContainerError, Saved, Status};
-use crate::control::{Of, ToSupervisor};
+use crate::control::ToSupervisor;
 use crate::hostgroup;
 use crate::pod::clear_dead;
 use crate::run;
@@ -33,13 +33,8 @@ pub(super) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Result
         // As with kill(2): whether there is somebody was the question.
         return Ok(());
     }
-    ask_pod(&global.root, &saved, &message(&saved, signal, all))?;
+    ask_pod(&global.root, &saved, &ToSupervisor::signal(id, signal, all))?;
     Ok(())
-}
-
-fn message(saved: &Saved, signal: u32, all: bool) -> ToSupervisor {
-    let of = Of { container: saved.id.clone(), process: String::new() };
-    ToSupervisor::Signal { of, signal, all }
 }
 
 /// The number of a signal that is given by number or by name, with or without `SIG`, real-time signals as `RTMIN+3`.
@@ -56,13 +51,12 @@ fn parse_signal(text: &str) -> Result<u32> {
     }
     let upper = text.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let known = NAMES.iter().zip(1..).map(|(name, number)| (*name, number)).chain(OTHERS);
+    let mut known = NAMES.iter().zip(1..).map(|(name, number)| (*name, number)).chain(OTHERS);
     let real_time = || {
         let offset = |prefix: &str| name.strip_prefix(prefix)?.parse::<u32>().ok();
         let low = offset("RTMIN+").filter(|n| *n <= 30).map(|n| 34 + n);
         low.or_else(|| offset("RTMAX-").filter(|n| *n <= 30).map(|n| 64 - n))
     };
-    let mut known = known;
     known
         .find(|(own, _)| *own == name)
         .map(|(_, number)| number)
@@ -110,10 +104,9 @@ pub(super) fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
 
 /// Kills a container and waits for what stands for it to end.
 fn end(root: &Path, saved: &Saved) -> Result<()> {
-    const KILL: u32 = 9;
     let killed = block_on(async {
         let socket = connect(root, saved)?;
-        ask_at(&socket, &message(saved, KILL, true)).await
+        ask_at(&socket, &ToSupervisor::kill(&saved.id)).await
     });
     if let Err(error) = killed {
         // A supervisor that does not answer, or is gone. The proxy ends the container, or is all that is left of it.

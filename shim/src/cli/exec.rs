@@ -20,7 +20,7 @@ use crate::hostgroup;
 use crate::oci::{self, HostNetwork};
 use crate::run::{RunError, StandIn, Terminal, ask, hold, report, write_pid};
 use crate::signals::Signals;
-use crate::terminal::{self, RawMode};
+use crate::terminal::RawMode;
 use cofferdam_agent_protocol::{ProcessPlan, Stdio};
 
 /// The exit code when there is no process, as runc has it.
@@ -209,13 +209,8 @@ impl Exec {
         let say = |error: RunError| anyhow::anyhow!("{}", report(&error, &program, None));
         let mut signals = Signals::listen()?;
         let has_terminal = plan.terminal.is_some();
-        let size = plan.terminal.as_mut().map(|terminal| {
-            if let Some((rows, columns)) = terminal::size().filter(|_| !self.detach) {
-                (terminal.rows, terminal.columns) = (rows.into(), columns.into());
-            }
-            terminal.plain_newlines = !self.detach;
-            Terminal { rows: terminal.rows, columns: terminal.columns }
-        });
+        let terminal = plan.terminal.as_mut();
+        let size = terminal.map(|terminal| Terminal::of(terminal, self.detach));
         let mut stand_in = if self.detach {
             let network = HostNetwork::At(format!("/proc/{}/ns/net", saved.process.pid).into());
             StandIn::proxy(&plan.args, size, self.console_socket.as_deref(), &network)

@@ -1,6 +1,7 @@
 //! `cofferdam features` (OCI runtime-spec, features).
 //!
-//! Invariant: what is said to be there is what the translation accepts: the lists are its own.
+//! Invariant: what is said to be there is what the translation accepts: options of mounts and capabilities are its own
+//! lists.
 
 use serde_json::{Value, json};
 

@@ -200,14 +200,8 @@ impl Ground {
 
     /// Waits until the supervisor that we started has ended, and removes the container's control group.
     pub(super) fn wait_for_supervisor(&mut self) {
-        let deadline = Instant::now() + DYING;
-        while let Some(child) = self.child.as_mut() {
-            match child.try_wait() {
-                Ok(None) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                _ => self.child = None,
-            }
+        if let Some(child) = self.child.take() {
+            wait_for(child);
         }
         if let Some(group) = self.group.get() {
             hostgroup::remove(group);
@@ -215,17 +209,11 @@ impl Ground {
     }
 
     /// Gives it all up; returns when nothing is left.
-    pub(crate) fn abandon(mut self) {
-        let Self { child, path, caches, .. } = &mut self;
-        let (started, path, caches) = (child.is_some(), path.clone(), std::mem::take(caches));
-        let (child, state) = (self.child.take(), self.state.take());
-        drop(self.supervisor);
-        drop(state);
-        if let (true, Some(mut child)) = (started, child) {
-            let deadline = Instant::now() + DYING;
-            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(2));
-            }
+    pub(crate) fn abandon(self) {
+        let Self { path, supervisor, child, state, caches, group, .. } = self;
+        drop((supervisor, state));
+        if let Some(child) = child {
+            wait_for(child);
             // It has, unless it was killed.
             if !clear_dead(&path, false, DYING) {
                 tracing::warn!(path = %path.display(), "the next command removes this directory");
@@ -234,7 +222,7 @@ impl Ground {
         for cache in &caches {
             clear_abandoned(cache, MAKER_PATIENCE);
         }
-        if let Some(group) = self.group.get() {
+        if let Some(group) = group.get() {
             hostgroup::remove(group);
         }
     }
@@ -255,6 +243,14 @@ impl Ground {
             }
             drop(state);
         }
+    }
+}
+
+/// Waits for the end of a supervisor, for as long as one may take.
+fn wait_for(mut child: Child) {
+    let deadline = Instant::now() + DYING;
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

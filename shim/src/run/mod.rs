@@ -29,11 +29,10 @@ pub(crate) use plan::{PlanError, PodKind, RunPlan};
 pub(crate) use stand_in::{StandIn, Terminal};
 
 use crate::container::{Mark, Saved};
-use crate::control::{Answer, Create, Failure, Of, ToSupervisor, parcel};
+use crate::control::{Answer, Create, Failure, ToSupervisor, parcel};
 use crate::hostgroup;
 use crate::signals::Signals;
 use crate::socket::Socket;
-use crate::terminal;
 use crate::timeline::{PodStage, Timeline};
 
 /// What a creation was asked for besides its plan.
@@ -125,13 +124,8 @@ async fn create_on(
 ) -> Result<Created, RunError> {
     let mut container = plan.container_on(layer, scratch);
     let process = container.process.as_mut();
-    let size = process.and_then(|process| process.terminal.as_mut()).map(|terminal| {
-        if let Some((rows, columns)) = terminal::size().filter(|_| !options.detached) {
-            (terminal.rows, terminal.columns) = (rows.into(), columns.into());
-        }
-        terminal.plain_newlines = !options.detached;
-        Terminal { rows: terminal.rows, columns: terminal.columns }
-    });
+    let terminal = process.and_then(|process| process.terminal.as_mut());
+    let size = terminal.map(|terminal| Terminal::of(terminal, options.detached));
     let stand_in = if options.detached {
         StandIn::proxy(plan.command_line(), size, options.console_socket.as_deref(), &plan.network)?
     } else {
@@ -170,9 +164,7 @@ async fn create_on(
         && let Err(error) = write_pid(path, stand_in.pid)
     {
         // Nobody could find it.
-        let of = Of { container: options.id.clone(), process: String::new() };
-        let kill = ToSupervisor::Signal { of, signal: libc::SIGKILL.cast_unsigned(), all: true };
-        let _ = ask(ground.supervisor(), &kill, &[]).await;
+        let _ = ask(ground.supervisor(), &ToSupervisor::kill(&options.id), &[]).await;
         return Err(error);
     }
     Ok(Created { saved, ours: stand_in.ours })

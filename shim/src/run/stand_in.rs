@@ -13,6 +13,7 @@ use crate::oci::HostNetwork;
 use crate::proxy::{self, Network};
 use crate::pty::Pty;
 use crate::socket::Socket;
+use crate::terminal;
 
 /// The terminal of a process.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,17 @@ pub(crate) struct Terminal {
     pub(crate) rows: u32,
     /// Columns, likewise.
     pub(crate) columns: u32,
+}
+
+impl Terminal {
+    /// That of `plan`, which is fitted to our own terminal unless the process is `detached` from us.
+    pub(crate) fn of(plan: &mut cofferdam_agent_protocol::Terminal, detached: bool) -> Self {
+        if let Some((rows, columns)) = terminal::size().filter(|_| !detached) {
+            (plan.rows, plan.columns) = (rows.into(), columns.into());
+        }
+        plan.plain_newlines = !detached;
+        Self { rows: plan.rows, columns: plan.columns }
+    }
 }
 
 /// See the module.
