@@ -40,6 +40,10 @@ pub(crate) enum ToSupervisor {
     /// Attach disks, read-only, to the running machine; they go with the container that is created next on this
     /// connection, or with the connection. Descriptors: the disks. Answer: [`Answer::Disks`].
     Attach,
+    /// Mount volumes; they go with the container that is created next on this connection, or with the connection. The
+    /// file server is started if it is not there. Descriptors: a mount for each, attached nowhere. Answer:
+    /// [`Answer::Volumes`].
+    Volumes(NewVolumes),
     /// Create a container. Descriptors: the plan, the socket of its proxy, its standard streams.
     Create(Create),
     /// Start one more process. Descriptors: as for [`ToSupervisor::Create`].
@@ -117,6 +121,15 @@ pub(crate) struct Launch {
     pub(crate) uid: Option<u32>,
 }
 
+/// See [`ToSupervisor::Volumes`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NewVolumes {
+    /// The file server's program.
+    pub(crate) server: PathBuf,
+    /// Of each, whether the guest maps its ids.
+    pub(crate) mapped: Vec<bool>,
+}
+
 /// See [`ToSupervisor::Create`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Create {
@@ -137,6 +150,8 @@ pub(crate) enum Answer {
     Failed(Failure),
     /// The addresses of disks.
     Disks(Vec<Bdf>),
+    /// What the guest finds volumes by.
+    Volumes(Vec<String>),
     /// Processes, in the guest.
     Processes {
         /// How long it has been up, in hundredths of a second.

@@ -32,9 +32,11 @@ impl Pod {
         let namespaces = Namespaces::of(&plan)?;
         let joins = self.joins(&namespaces)?;
         self.shared.provide(&self.place, &mut plan.mounts)?;
+        let volumes = self.volumes.provide(&self.place, &mut plan.mounts)?;
         let limits = plan.cgroup.clone().unwrap_or_default();
         let cgroup = Cgroup::create(&self.place, &id, &limits)?;
-        let mut rootfs = match Rootfs::mount(&self.place, &mut self.disks, &plan).await {
+        let mounted = Rootfs::mount(&self.place, &mut self.disks, (&plan, volumes));
+        let mut rootfs = match mounted.await {
             Ok(rootfs) => rootfs,
             Err(failure) => {
                 self.discard(&cgroup, None).await;

@@ -14,7 +14,7 @@ use oci_spec::runtime::{Linux, LinuxResources};
 use super::guest_hooks::{self, About};
 use super::hooks::{self, Hooks};
 use super::mount_options::propagation;
-use super::mounts::{Around, HostFile, mounts};
+use super::mounts::{Around, HostFile, Volume, mounts};
 use super::namespaces::HostNetwork;
 use super::{Bundle, OciError, cgroup, devices, invalid, namespaces, process, time, unsupported};
 
@@ -32,6 +32,8 @@ pub struct Needs {
 pub struct Translated {
     /// The container; its layers, upper side and streams are filled in when the machine runs.
     pub container: ContainerPlan,
+    /// Those of its mounts that are volumes; their sources are filled in when they are mounted.
+    pub(crate) volumes: Vec<Volume>,
     /// The process wants a terminal.
     pub terminal: bool,
     /// For the machine's size.
@@ -85,7 +87,7 @@ pub fn translate(
         read,
         user_namespace: has(NamespaceKind::User).then_some((&uid_map, &gid_map)),
     };
-    let mounts = mounts(spec.mounts().as_deref().unwrap_or_default(), &around, &mut warnings)?;
+    let (mounts, volumes) = mounts(spec.mounts().as_deref().unwrap_or_default(), &around, &mut warnings)?;
     let annotations = spec.annotations().iter().flatten();
     let annotations = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
     let about = About { id, bundle: &bundle.directory, annotations: &annotations };
@@ -119,6 +121,7 @@ pub fn translate(
     };
     Ok(Translated {
         container,
+        volumes,
         terminal: process.terminal().unwrap_or(false),
         needs: needs(resources),
         annotations,

@@ -13,6 +13,7 @@ mod ground;
 mod hooks;
 mod plan;
 mod stand_in;
+mod volumes;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -123,6 +124,7 @@ async fn create_on(
     (layer, scratch, cgroup): (Bdf, Option<Bdf>, Option<PathBuf>),
 ) -> Result<Created, RunError> {
     let mut container = plan.container_on(layer, scratch);
+    volumes::mount(plan, ground.supervisor(), &mut container.mounts).await?;
     let process = container.process.as_mut();
     let terminal = process.and_then(|process| process.terminal.as_mut());
     let size = terminal.map(|terminal| Terminal::of(terminal, options.detached));

@@ -14,6 +14,7 @@
 
 mod hold;
 mod serve;
+mod volumes;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ use crate::control::{Answer, Failure, Launch, SOCKET, ToSupervisor};
 use crate::pod::{Monitor, Pod, PodSpec, StateDir, Timeouts};
 use crate::socket::{Listener, Socket};
 use crate::timeline::{self, PodStage, Timeline};
+use crate::volumes::Volumes;
 use hold::{Ended, Held};
 
 /// The hidden command.
@@ -83,6 +85,10 @@ pub(crate) fn start(
 #[derive(Debug)]
 struct Shared {
     pod: Pod,
+    /// The state directory.
+    state: PathBuf,
+    /// The volumes, from the first one on.
+    volumes: tokio::sync::Mutex<Option<Volumes>>,
     containers: RefCell<BTreeMap<String, Container>>,
     /// Processes that were created.
     created: mpsc::UnboundedSender<Held>,
@@ -98,6 +104,8 @@ struct Container {
     keep: bool,
     /// Disks that were attached for it.
     disks: Vec<Bdf>,
+    /// Volumes that were mounted for it.
+    volumes: Vec<String>,
     ended: bool,
 }
 
@@ -240,8 +248,14 @@ fn boot(state: &StateDir, launch: Launch, mut fds: Vec<OwnedFd>) -> Result<Pod, 
 async fn serve_pod(pod: Pod, state: StateDir, first: Socket) -> io::Result<()> {
     let listener = Listener::new(state.path(), SOCKET)?;
     let (created, mut new) = mpsc::unbounded_channel();
-    let shared =
-        Rc::new(Shared { pod, containers: RefCell::default(), created, answering: Cell::new(0) });
+    let shared = Rc::new(Shared {
+        pod,
+        state: state.path().to_owned(),
+        volumes: tokio::sync::Mutex::default(),
+        containers: RefCell::default(),
+        created,
+        answering: Cell::new(0),
+    });
     let mut connections = JoinSet::new();
     let mut processes = JoinSet::new();
     let first = connections.spawn_local(serve::serve(shared.clone(), first)).id();
@@ -296,7 +310,12 @@ async fn finish(
     processes.shutdown().await;
     let keeps = shared.keeps();
     let timeline = match Rc::into_inner(shared) {
-        Some(shared) => shared.pod.stop().await,
+        Some(shared) => {
+            let timeline = shared.pod.stop().await;
+            // The guest is gone; the file server's control group is the monitor's.
+            drop(shared.volumes);
+            timeline
+        }
         None => Timeline::default(),
     };
     if keeps {

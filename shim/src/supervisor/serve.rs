@@ -26,6 +26,7 @@ const MOST_PROCESSES: usize = 180;
 struct Client {
     shared: Rc<Shared>,
     attached: Vec<Bdf>,
+    volumes: Vec<String>,
     hook: Hook,
 }
 
@@ -60,7 +61,12 @@ impl Drop for Answering {
 
 /// Serves a client until it goes away.
 pub(super) async fn serve(shared: Rc<Shared>, socket: Socket) {
-    let mut client = Client { shared, attached: Vec::new(), hook: Hook::default() };
+    let mut client = Client {
+        shared,
+        attached: Vec::new(),
+        volumes: Vec::new(),
+        hook: Hook::default(),
+    };
     while let Ok(message) = socket.receive::<ToSupervisor>().await {
         let Message { body, fds } = message;
         match body {
@@ -84,6 +90,7 @@ pub(super) async fn serve(shared: Rc<Shared>, socket: Socket) {
     if !unused.is_empty() {
         detach(&client.shared, &unused).await;
     }
+    client.shared.unmount(std::mem::take(&mut client.volumes)).await;
 }
 
 impl Client {
@@ -91,6 +98,11 @@ impl Client {
         let pod = &self.shared.pod;
         match body {
             ToSupervisor::Attach => return self.attach(fds).await,
+            ToSupervisor::Volumes(new) => {
+                let names = self.shared.mount(new, fds).await?;
+                self.volumes.extend(names.iter().cloned());
+                return Ok(Answer::Volumes(names));
+            }
             ToSupervisor::Create(create) => self.create(create, fds).await?,
             ToSupervisor::Exec(of) => self.exec(of, fds).await?,
             ToSupervisor::Start(container) => {
@@ -147,7 +159,8 @@ impl Client {
         let expected = self.shared.pod.create(plan).await?;
         let Create { directory, sandbox, keep } = create;
         let disks = std::mem::take(&mut self.attached);
-        let container = Container { directory, sandbox, keep, disks, ended: false };
+        let volumes = std::mem::take(&mut self.volumes);
+        let container = Container { directory, sandbox, keep, disks, volumes, ended: false };
         self.shared.containers.borrow_mut().insert(id.clone(), container);
         self.shared.note(&id, Status::Created);
         let of = Of { container: id, process: String::new() };
@@ -176,8 +189,11 @@ impl Shared {
             return Err(Failure::new(message, FailureKind::NotFound));
         }
         self.pod.delete(id, "", true).await?;
-        let disks = self.containers.borrow_mut().remove(id).map(|container| container.disks);
-        detach(self, &disks.unwrap_or_default()).await;
+        let gone = self.containers.borrow_mut().remove(id);
+        if let Some(Container { disks, volumes, .. }) = gone {
+            detach(self, &disks).await;
+            self.unmount(volumes).await;
+        }
         Ok(())
     }
 

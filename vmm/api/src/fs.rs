@@ -12,7 +12,7 @@ use crate::spec::SpecError;
 use crate::units::FdSlot;
 
 /// Longest tag in bytes (virtio 1.2, 5.11.4).
-pub const MAX_TAG: usize = 36;
+pub(crate) const MAX_TAG: usize = 36;
 
 /// Bytes of the memory that a file server shares with the monitor.
 pub const FS_MEMORY: u64 = 8_523_776;
@@ -27,7 +27,7 @@ pub const FS_QUEUE: [u64; 3] = [0, 0x400, 0x800];
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FsSpec {
-    /// What the guest mounts it by, 1 to [`MAX_TAG`] bytes.
+    /// What the guest mounts it by, 1 to 36 bytes.
     pub tag: String,
     /// A memory file of [`FS_MEMORY`] bytes, all zero, sealed against changes of its size.
     pub memory: FdSlot,
