@@ -31,6 +31,9 @@ pub(crate) const SOCKET: &str = "control.sock";
 /// Longest plan in bytes.
 const MAX_PLAN: u64 = 8 << 20;
 
+/// Longest text of a failure that the guest may have a part in, in characters.
+const MAX_MESSAGE: usize = 2048;
+
 /// What a supervisor can be asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToSupervisor {
@@ -40,8 +43,11 @@ pub(crate) enum ToSupervisor {
     /// Attach disks, read-only, to the running machine; they go with the container that is created next on this
     /// connection, or with the connection. Descriptors: the disks. Answer: [`Answer::Disks`].
     Attach,
-    /// Create a container. Descriptors: the plan, the socket of its proxy, its standard streams.
+    /// Create a container. Descriptors: the plan, the socket of its proxy, its standard streams. It goes with the
+    /// connection, until that is left.
     Create(Create),
+    /// The container that was created on this connection goes on without it.
+    Leave,
     /// Start one more process. Descriptors: as for [`ToSupervisor::Create`].
     Exec(Of),
     /// Let a created container run.
@@ -115,6 +121,8 @@ pub(crate) struct Launch {
     pub(crate) monitor: PathBuf,
     /// The user that it becomes, if we may give it one.
     pub(crate) uid: Option<u32>,
+    /// `process.oomScoreAdj`: without it, the monitor is not harder to kill than any process.
+    pub(crate) oom_score_adj: Option<i32>,
 }
 
 /// See [`ToSupervisor::Create`].
@@ -236,7 +244,8 @@ impl From<PodError> for Failure {
             cause if cause.is_guest_failure() => FailureKind::Guest,
             _ => FailureKind::Other,
         };
-        Self::new(error.to_string(), kind)
+        // What the guest says may be long; a message may not.
+        Self::new(error.to_string().chars().take(MAX_MESSAGE).collect(), kind)
     }
 }
 
