@@ -100,7 +100,7 @@ impl Engine {
         let (name, path) = Self::runtime();
         // The test host has no systemd.
         let text = format!(
-            "[engine]\nruntime = \"{name}\"\ninfra_image = \"{IMAGE}\"\ninfra_command = \"/bin/sleep 10000\"\n\
+            "[engine]\nruntime = \"{name}\"\n\
              events_logger = \"file\"\ncgroup_manager = \"cgroupfs\"\n[engine.runtimes]\n{name} = [\"{path}\"]\n\
 "
         );
