@@ -91,7 +91,7 @@ fn a_block_device(engine: &Engine) -> Result<()> {
     let (mine, other) = (LoopDevice::new(engine, "mine")?, LoopDevice::new(engine, "other")?);
     let device = |host: &LoopDevice, own| format!("--device={}:/dev/{own}", host.node);
     // What is not synced is written all the same.
-    let script = "head -c 12 /dev/mine; head -c 13 /dev/other; blockdev --getsize64 /dev/mine; \
+    let script = "head -n 1 /dev/mine; head -n 1 /dev/other; blockdev --getsize64 /dev/mine; \
                   printf new | dd of=/dev/mine conv=notrunc 2>/dev/null && echo written; \
                   printf x 2>/dev/null > /dev/other || echo refused";
     let outcome =
