@@ -161,7 +161,14 @@ fn rm_leaves_nothing(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// A container's network is built later; with the engine's default one it starts all the same.
+/// A container's network is built later; with the engine's default one it starts all the same. The runtime is named by
+/// the engine's flag here, by its configuration elsewhere.
 fn the_default_network(engine: &Engine) -> Result<()> {
-    engine.call(&["run", "--rm", IMAGE, "echo", "started"])?.exits(0)?.prints("started").map(drop)
+    let (name, path) = Engine::runtime();
+    let flags = match engine.kind {
+        Kind::Podman => ["--runtime", path, "run"],
+        Kind::Docker => ["run", "--runtime", &name],
+    };
+    let command = ["--rm", IMAGE, "echo", "started"];
+    engine.call(&[&flags[..], &command].concat())?.exits(0)?.prints("started").map(drop)
 }

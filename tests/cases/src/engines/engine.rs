@@ -77,7 +77,7 @@ impl Engine {
     }
 
     /// The runtime's program.
-    fn runtime() -> (String, &'static str) {
+    pub(super) fn runtime() -> (String, &'static str) {
         match std::env::var(RUNTIME) {
             Ok(name) => {
                 (name.clone(), if name == "crun" { "/usr/bin/crun" } else { "/usr/sbin/runc" })
