@@ -22,7 +22,7 @@ use cofferdam_vmm_api::{Bdf, MachineSpec};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
-use crate::pod::{Cause, ExitStatus, PodError};
+use crate::pod::{AttachedDisk, Cause, ExitStatus, PodError};
 use crate::timeline::Entry;
 
 /// The name of a supervisor's socket in the state directory of its pod.
@@ -40,9 +40,12 @@ pub(crate) enum ToSupervisor {
     /// Boot. Descriptors: those of the machine in its order, but for the connections, then `/dev/kvm`.
     /// Answer: [`Answer::Disks`], when the agent is ready.
     Launch(Box<Launch>),
-    /// Attach disks, read-only, to the running machine; they go with the container that is created next on this
-    /// connection, or with the connection. Descriptors: the disks. Answer: [`Answer::Disks`].
-    Attach,
+    /// Attach disks to the running machine; they go with the container that is created next on this connection, or with
+    /// the connection. Descriptors: the disks. Answer: [`Answer::Attached`].
+    Attach {
+        /// Of each, whether the guest may write.
+        writable: Vec<bool>,
+    },
     /// Create a container. Descriptors: the plan, the socket of its proxy, its standard streams. It goes with the
     /// connection, until that is left.
     Create(Create),
@@ -145,6 +148,8 @@ pub(crate) enum Answer {
     Failed(Failure),
     /// The addresses of disks.
     Disks(Vec<Bdf>),
+    /// Disks that were attached.
+    Attached(Vec<AttachedDisk>),
     /// Processes, in the guest.
     Processes {
         /// How long it has been up, in hundredths of a second.

@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 pub use actor::Timeouts;
 pub use error::{Cause, PodError};
 pub use monitor::{Monitor, SpawnError};
-pub use plug::{AttachedNet, NewDisk, NewNet};
+pub use plug::{AttachedDisk, AttachedNet, NewDisk, NewNet};
 pub use state_dir::{StateDir, StateError, check_id, clear_dead};
 pub use stream::{Pump, Streams};
 

@@ -11,17 +11,18 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cofferdam_rootfs_builder::clear_abandoned;
-use cofferdam_vmm_api::{Bdf, is_privileged};
+use cofferdam_vmm_api::is_privileged;
 
-use super::{Options, PodKind, RunError, RunPlan, ask, hooks};
+use super::{Options, Placed, PodKind, RunError, RunPlan, ask, hooks};
 use crate::container::Saved;
 use crate::control::{Answer, Failure, Launch, SOCKET, ToSupervisor};
 use crate::hostgroup;
+use crate::oci::Substitute;
 use crate::oci::hooks::Hook;
-use crate::pod::{StateDir, clear_dead};
+use crate::pod::{AttachedDisk, StateDir, clear_dead};
 use crate::signals::Signals;
 use crate::socket::Socket;
-use crate::storage::{self, Disks, Making};
+use crate::storage::{self, Disks, Given, Making};
 use crate::supervisor;
 
 /// How long the making of disks may take to stop.
@@ -144,26 +145,53 @@ impl Ground {
         }
     }
 
-    /// Boots the machine with the disks, or attaches them to the one that is there. The addresses of the layer and of the
-    /// pod's scratch disk.
+    /// Boots the machine with the disks, or attaches them to the one that is there; and what the container is given
+    /// of the host.
     pub(super) async fn place(
         &self,
         plan: &RunPlan,
         disks: Disks,
-    ) -> Result<(Bdf, Option<Bdf>), RunError> {
-        let (answer, scratch) = match &plan.pod {
+        given: &[Given],
+    ) -> Result<Placed, RunError> {
+        let (layer, scratch, attached) = match &plan.pod {
             PodKind::Of(joined) => {
-                let layer = [disks.layer.as_fd()];
-                (ask(&self.supervisor, &ToSupervisor::Attach, &layer).await?, joined.scratch)
+                let attached = self.attach(Some(&disks.layer), given).await?;
+                let (layer, attached) = attached.split_first().ok_or_else(nonsense)?;
+                (layer.address, joined.scratch, attached.to_vec())
             }
-            _ => (self.launch(plan, disks).await?, None),
+            _ => {
+                let launched = self.launch(plan, disks, given.len()).await?;
+                let Answer::Disks(addresses) = launched else { return Err(nonsense()) };
+                let layer = addresses.first().copied().ok_or_else(nonsense)?;
+                (layer, addresses.get(1).copied(), self.attach(None, given).await?)
+            }
         };
-        let Answer::Disks(addresses) = answer else { return Err(nonsense()) };
-        let layer = addresses.first().copied().ok_or_else(nonsense)?;
-        Ok((layer, addresses.get(1).copied().or(scratch)))
+        let given = given.iter().zip(&attached);
+        let given = given.map(|(disk, at)| Substitute { host: disk.number, guest: at.number });
+        Ok(Placed { layer, scratch, given: given.collect() })
     }
 
-    async fn launch(&self, plan: &RunPlan, disks: Disks) -> Result<Answer, RunError> {
+    /// Attaches a layer and disks of the host, in this order.
+    async fn attach(
+        &self,
+        layer: Option<&File>,
+        given: &[Given],
+    ) -> Result<Vec<AttachedDisk>, RunError> {
+        let layer = layer.into_iter().map(|file| (file, false));
+        let disks = layer.chain(given.iter().map(|disk| (&disk.file, disk.writable)));
+        let (fds, writable): (Vec<BorrowedFd<'_>>, Vec<bool>) =
+            disks.map(|(file, writable)| (file.as_fd(), writable)).unzip();
+        if fds.is_empty() {
+            return Ok(Vec::new());
+        }
+        let count = fds.len();
+        match ask(&self.supervisor, &ToSupervisor::Attach { writable }, &fds).await? {
+            Answer::Attached(attached) if attached.len() == count => Ok(attached),
+            _ => Err(nonsense()),
+        }
+    }
+
+    async fn launch(&self, plan: &RunPlan, disks: Disks, given: usize) -> Result<Answer, RunError> {
         let open = |what, path: &Path| {
             File::open(path).map_err(|source| RunError::Open {
                 what,
@@ -182,7 +210,7 @@ impl Ground {
         descriptors.extend(console.map(OwnedFd::from));
         descriptors.push(kvm);
         let launch = ToSupervisor::Launch(Box::new(Launch {
-            machine: plan.machine(self.verbose),
+            machine: plan.machine(self.verbose, given),
             hostname: plan.pod_hostname(),
             monitor: monitor_program(plan),
             uid: self.uid,

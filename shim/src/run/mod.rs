@@ -21,13 +21,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cofferdam_vmm_api::{Bdf, ChannelError};
+use cofferdam_vmm_api::ChannelError;
 
 pub(crate) use failure::{RunError, report};
 pub(crate) use foreground::{Outcome, foreground, hold};
 pub(crate) use ground::{Ground, default_monitor};
 pub(crate) use hooks::{poststart, poststop};
-pub(crate) use plan::{PlanError, PodKind, RunPlan};
+pub(crate) use plan::{Placed, PlanError, PodKind, RunPlan};
 pub(crate) use stand_in::{StandIn, Terminal};
 
 use crate::container::{Mark, Saved};
@@ -35,6 +35,7 @@ use crate::control::{Answer, Create, Failure, ToSupervisor, parcel};
 use crate::hostgroup;
 use crate::signals::Signals;
 use crate::socket::Socket;
+use crate::storage::given;
 use crate::timeline::{PodStage, Timeline};
 
 /// What a creation was asked for besides its plan.
@@ -96,6 +97,7 @@ pub(crate) async fn create(
     (ground, signals): (&mut Ground, &mut Signals),
     timeline: &mut Timeline,
 ) -> Result<Created, RunError> {
+    let given = given(&plan.disks)?;
     let disks = ground.disks(plan, signals).await?;
     timeline.reach(PodStage::RootfsReady);
     let cgroup = match plan.cgroups_path.as_deref() {
@@ -108,8 +110,8 @@ pub(crate) async fn create(
         ground.place_in(group);
     }
     let create = async {
-        let (layer, scratch) = ground.place(plan, disks).await?;
-        create_on(plan, options, ground, (layer, scratch, cgroup)).await
+        let placed = ground.place(plan, disks, &given).await?;
+        create_on(plan, options, ground, (placed, cgroup)).await
     };
     tokio::select! {
         created = create => created,
@@ -121,9 +123,9 @@ async fn create_on(
     plan: &RunPlan,
     options: &Options,
     ground: &Ground,
-    (layer, scratch, cgroup): (Bdf, Option<Bdf>, Option<PathBuf>),
+    (placed, cgroup): (Placed, Option<PathBuf>),
 ) -> Result<Created, RunError> {
-    let mut container = plan.container_on(layer, scratch);
+    let mut container = plan.container_on(&placed)?;
     let process = container.process.as_mut();
     let terminal = process.and_then(|process| process.terminal.as_mut());
     let size = terminal.map(|terminal| Terminal::of(terminal, options.detached));
@@ -145,7 +147,7 @@ async fn create_on(
             .map_err(|error| RunError::Host("looking at the proxy of the container", error))?,
         pod: ground.pod().to_owned(),
         keep: options.keep,
-        scratch,
+        scratch: placed.scratch,
         cgroup,
         owner: rustix::process::getuid().as_raw(),
     };

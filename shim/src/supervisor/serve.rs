@@ -97,7 +97,7 @@ impl Client {
     async fn answer(&mut self, body: ToSupervisor, fds: Vec<OwnedFd>) -> Result<Answer, Failure> {
         let pod = &self.shared.pod;
         match body {
-            ToSupervisor::Attach => return self.attach(fds).await,
+            ToSupervisor::Attach { writable } => return self.attach(&writable, fds).await,
             ToSupervisor::Create(create) => self.create(create, fds).await?,
             ToSupervisor::Leave => self.created = None,
             ToSupervisor::Exec(of) => self.exec(of, fds).await?,
@@ -139,11 +139,17 @@ impl Client {
         Ok(Answer::Done)
     }
 
-    async fn attach(&mut self, fds: Vec<OwnedFd>) -> Result<Answer, Failure> {
-        let disk = |fd: OwnedFd| NewDisk { file: fd.into(), readonly: true };
-        let disks = self.shared.pod.attach(fds.into_iter().map(disk).collect()).await?;
-        self.attached.extend(&disks);
-        Ok(Answer::Disks(disks))
+    async fn attach(&mut self, writable: &[bool], fds: Vec<OwnedFd>) -> Result<Answer, Failure> {
+        if writable.len() != fds.len() {
+            let (disks, came) = (writable.len(), fds.len());
+            return Err(Failure::other(format!("{came} descriptors came for {disks} disks")));
+        }
+        let disk =
+            |(fd, writable): (OwnedFd, &bool)| NewDisk { file: fd.into(), readonly: !writable };
+        let disks = fds.into_iter().zip(writable).map(disk).collect();
+        let attached = self.shared.pod.attach(disks).await?;
+        self.attached.extend(attached.iter().map(|disk| disk.address));
+        Ok(Answer::Attached(attached))
     }
 
     async fn create(&mut self, create: Create, fds: Vec<OwnedFd>) -> Result<(), Failure> {
