@@ -16,8 +16,8 @@ use oci_spec::runtime::Mount;
 use rustix::fs::FileType;
 
 use super::mount_options::{IdMapped, MountOptions};
-use crate::volumes::{Place, Wish};
 use super::{OciError, invalid, namespaces, unsupported};
+use crate::volumes::{Place, Wish};
 
 /// Largest file that is brought along (see [`protocol::MountKind::File`]).
 const MAX_FILE: usize = 2 << 20;

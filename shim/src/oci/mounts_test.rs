@@ -7,9 +7,12 @@ use super::*;
 fn plan(mount: serde_json::Value) -> Result<protocol::Mount, String> {
     let mount: Mount = serde_json::from_value(mount).unwrap();
     let read = |path: &Path| match path.to_str().unwrap() {
-        "/etc/hosts" | "/bundle/hosts" => {
-            Ok(HostFile { content: b"127.0.0.1".into(), mode: 0o644, memory: None, live: Live::Cannot("it is a test".into()) })
-        }
+        "/etc/hosts" | "/bundle/hosts" => Ok(HostFile {
+            content: b"127.0.0.1".into(),
+            mode: 0o644,
+            memory: None,
+            live: Live::Cannot("it is a test".into()),
+        }),
         _ => Err(io::Error::from(io::ErrorKind::NotFound)),
     };
     let map = [protocol::IdMap { container: 0, host: 100_000, size: 10 }];
@@ -78,7 +81,14 @@ fn what_hides_proc_is_refused_as_by_runc() {
         for fstype in ["tmpfs", "bind"] {
             let mount = json!({"destination": destination, "type": fstype, "source": "/etc/hosts"});
             let mount: Mount = serde_json::from_value(mount).unwrap();
-            let read = |_: &Path| Ok(HostFile { content: Vec::new(), mode: 0, memory: None, live: Live::Cannot("it is a test".into()) });
+            let read = |_: &Path| {
+                Ok(HostFile {
+                    content: Vec::new(),
+                    mode: 0,
+                    memory: None,
+                    live: Live::Cannot("it is a test".into()),
+                })
+            };
             let around = Around { bundle: Path::new("/"), read: &read, user_namespace: None };
             let error = mounts(&[mount], &around, &mut Vec::new()).unwrap_err().to_string();
             assert!(error.starts_with("mounts[0].destination: \"/proc"), "{error}");
@@ -196,8 +206,14 @@ fn a_file_is_a_volume_if_somebody_may_write_to_it() {
 
 #[test]
 fn an_empty_directory_in_memory_becomes_memory_of_the_pod() {
-    let memory =
-        |_: &Path| Ok(HostFile { content: Vec::new(), mode: 0o1777, memory: Some(65_536_000), live: Live::Cannot(String::new()) });
+    let memory = |_: &Path| {
+        Ok(HostFile {
+            content: Vec::new(),
+            mode: 0o1777,
+            memory: Some(65_536_000),
+            live: Live::Cannot(String::new()),
+        })
+    };
     let mount: Mount = serde_json::from_value(serde_json::json!({
         "destination": "/dev/shm", "source": "/run/pod/shm", "type": "bind",
         "options": ["bind", "nosuid"],

@@ -24,8 +24,10 @@ impl Shared {
         }
         let mut volumes = self.volumes.lock().await;
         if volumes.is_none() {
-            let (started, server) = Volumes::start(server, &self.state).await.map_err(failed)?;
-            place_beside_monitor(&self.state, &server.pids);
+            let state = self.state.borrow().as_ref().map(|state| state.path().to_owned());
+            let state = state.ok_or_else(|| Failure::other("the pod ends"))?;
+            let (started, server) = Volumes::start(server, &state).await.map_err(failed)?;
+            place_beside_monitor(&state, &server.pids);
             self.pod.attach_fs(TAG, server.descriptors).await?;
             *volumes = Some(started);
         }

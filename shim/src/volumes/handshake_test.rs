@@ -39,7 +39,10 @@ fn told(features: u64, bad: Option<(u32, u64)>) -> (io::Result<Connected>, Vec<(
 fn a_server_is_told_of_the_memory_and_its_queue() {
     let (connected, all) = told(F_VERSION_1 | F_PROTOCOL_FEATURES | 1 << 29, None);
     let connected = connected.unwrap();
-    assert_eq!(rustix::fs::fstat(&connected.memory).unwrap().st_size, i64::try_from(FS_MEMORY).unwrap());
+    assert_eq!(
+        rustix::fs::fstat(&connected.memory).unwrap().st_size,
+        i64::try_from(FS_MEMORY).unwrap()
+    );
     assert!(ftruncate(&connected.memory, 0).is_err(), "it is sealed");
     let of = |request: u32| all.iter().find(|(told, _)| *told == request).unwrap().1.clone();
     assert_eq!(of(SET_FEATURES), (F_VERSION_1 | F_PROTOCOL_FEATURES).to_le_bytes());

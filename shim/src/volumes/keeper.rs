@@ -118,10 +118,7 @@ struct Keeper {
     shared: OwnedFd,
 }
 
-fn begin(
-    program: &Path,
-    directory: &Path,
-) -> io::Result<((Keeper, UnixStream), Child, Started)> {
+fn begin(program: &Path, directory: &Path) -> io::Result<((Keeper, UnixStream), Child, Started)> {
     let keeper = Keeper::new(directory).map_err(doing("making a mount namespace for volumes"))?;
     let (mut child, socket) = start(program).map_err(doing("starting virtiofsd"))?;
     let told = tell(&mut child, &socket);
@@ -227,7 +224,9 @@ fn tell(child: &mut Child, socket: &UnixStream) -> io::Result<Started> {
 /// what the host unmounts.
 fn leave_host() -> io::Result<()> {
     pivot_root(".", ".").map_err(io::Error::from).map_err(doing("changing the root"))?;
-    unmount(".", UnmountFlags::DETACH).map_err(io::Error::from).map_err(doing("leaving the root"))?;
+    unmount(".", UnmountFlags::DETACH)
+        .map_err(io::Error::from)
+        .map_err(doing("leaving the root"))?;
     chdir("/")?;
     Ok(())
 }

@@ -53,7 +53,8 @@ impl Volumes {
         let directory = directory.to_owned();
         let builder = std::thread::Builder::new().name("volumes".into()).stack_size(STACK);
         let thread = builder.spawn(move || keep(&program, &directory, tell, &inbox))?;
-        let volumes = Self { orders: Some(orders), thread: Some(thread), next: 0, ending: Arc::default() };
+        let volumes =
+            Self { orders: Some(orders), thread: Some(thread), next: 0, ending: Arc::default() };
         let started = started.await.unwrap_or_else(|_| Err(io::Error::other("the thread ended")));
         let Started { connected, end, pid, words } = started?;
         tokio::spawn(tell_of_end(words, Arc::clone(&volumes.ending)));

@@ -34,7 +34,12 @@ pub fn run(data: &[u8]) {
 }
 
 fn small_file(_: &Path) -> io::Result<HostFile> {
-    Ok(HostFile { content: b"content".into(), mode: 0o644, memory: None, live: Live::Cannot("it is a test".into()) })
+    Ok(HostFile {
+        content: b"content".into(),
+        mode: 0o644,
+        memory: None,
+        live: Live::Cannot("it is a test".into()),
+    })
 }
 
 fn no_file(_: &Path) -> io::Result<HostFile> {

@@ -15,7 +15,8 @@ use tempfile::TempDir;
 
 use super::cases;
 use super::kills::wait_for_helper;
-use crate::run::{Run, Started};
+use super::sudden::{done, processes, sleeper, wait_for};
+use crate::run::{Run, Started, unique_id};
 
 cases!("volumes":
     what_either_side_does_the_other_sees,
@@ -26,6 +27,7 @@ cases!("volumes":
     submounts_are_there_if_asked_for,
     ids_are_mapped,
     two_volumes_are_two_file_systems,
+    a_container_that_joins_a_pod_has_its_own,
     a_file_server_that_dies_leaves_errors_and_a_pod,
     a_supervisor_that_dies_takes_the_file_server_along,
     the_file_server_has_few_rights,
@@ -103,8 +105,8 @@ fn what_either_side_does_the_other_sees() -> Result<()> {
                   ln -s new /data/link; ln /data/new /data/hard; mv /data/old /data/d/moved; echo ready; \
                   until [ -e /data/go ]; do sleep 0.1; done; cat /data/new; rm /data/go; \
                   until [ \"$(stat -c %s /data/new)\" = 7 ]; do sleep 0.1; done; cat /data/new; ls /data";
-    let mut run = with_more(volume.path(), &["rbind"], script, |config| user(config, 1234, 2345))?
-        .start()?;
+    let mut run =
+        with_more(volume.path(), &["rbind"], script, |config| user(config, 1234, 2345))?.start()?;
     run.wait_for("ready")?;
     let new = fs::metadata(path("new"))?;
     ensure!((new.uid(), new.gid()) == (1234, 2345), "{}:{}", new.uid(), new.gid());
@@ -140,7 +142,8 @@ fn a_read_only_volume_refuses_writes() -> Result<()> {
 
 fn what_is_written_arrives_whole() -> Result<()> {
     let volume = directory()?;
-    let bytes: Vec<u8> = (0..6_000_000u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    let bytes: Vec<u8> =
+        (0..6_000_000u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     fs::write(volume.path().join("in"), &bytes)?;
     // Requests of all sizes, and ends in the middle of a page.
     let script = "cp /data/in /data/a && dd if=/data/in of=/data/b bs=1M 2> /dev/null && \
@@ -221,7 +224,11 @@ fn submounts_are_there_if_asked_for() -> Result<()> {
         .exits(0)?
         .prints("on the otherother\non the other")?;
     ensure!(fs::read_to_string(volume.path().join("moved"))? == "on the other");
-    with(volume.path(), &["bind"], "ls /data/below; echo $?")?.output()?.exits(0)?.prints("0").map(drop)
+    with(volume.path(), &["bind"], "ls /data/below; echo $?")?
+        .output()?
+        .exits(0)?
+        .prints("0")
+        .map(drop)
 }
 
 fn ids_are_mapped() -> Result<()> {
@@ -267,6 +274,43 @@ fn two_volumes_are_two_file_systems() -> Result<()> {
     Ok(())
 }
 
+fn a_container_that_joins_a_pod_has_its_own() -> Result<()> {
+    const KIND: &str = "io.kubernetes.cri.container-type";
+    const SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
+    let sandbox = unique_id();
+    let pause = sleeper(&[(KIND, "sandbox"), (SANDBOX, &sandbox)])?;
+    done(&["create", "--bundle", &pause.path().display().to_string(), &sandbox])?;
+    done(&["start", &sandbox])?;
+    let servers = || processes(|line| line.contains("virtiofsd --fd=0"));
+    ensure!(servers().is_empty(), "a file server without a volume");
+    for round in 0..2 {
+        let (id, volume) = (unique_id(), directory()?);
+        fs::write(volume.path().join("file"), round.to_string())?;
+        let member = sleeper(&[(KIND, "container"), (SANDBOX, &sandbox)])?;
+        let path = member.path().join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        bind(&mut config, volume.path(), "/data", &["rbind"]);
+        fs::write(&path, serde_json::to_vec(&config)?)?;
+        done(&["create", "--bundle", &member.path().display().to_string(), &id])?;
+        done(&["start", &id])?;
+        let script = "cat /data/file; echo made > /data/new";
+        ensure!(done(&["exec", &id, "sh", "-c", script])? == round.to_string());
+        ensure!(fs::read_to_string(volume.path().join("new"))? == "made\n");
+        let pids = servers();
+        ensure!(pids.len() == 2, "one file server, in two processes: {pids:?}");
+        done(&["kill", &id, "KILL"])?;
+        wait_for(&id, "stopped")?;
+        done(&["delete", &id])?;
+        // With the container goes its volume.
+        let inner = pids.into_iter().max().context("no file server")?;
+        let mounts = fs::read_to_string(format!("/proc/{inner}/mountinfo"))?;
+        ensure!(mounts.lines().count() == 1, "{mounts}");
+    }
+    done(&["kill", &sandbox, "KILL"])?;
+    wait_for(&sandbox, "stopped")?;
+    done(&["delete", &sandbox]).map(drop)
+}
+
 /// The file server of a run that prints `ready`.
 fn server(run: &mut Started) -> Result<Pid> {
     run.wait_for("ready")?;
@@ -293,8 +337,8 @@ fn a_supervisor_that_dies_takes_the_file_server_along() -> Result<()> {
     let volume = directory()?;
     let mut run = with(volume.path(), &["rbind"], "echo ready; sleep 1000")?.start()?;
     let server = server(&mut run)?;
-    let supervisor = wait_for_helper(&run, " supervisor ")
-        .or_else(|_| wait_for_helper(&run, "supervisor"))?;
+    let supervisor =
+        wait_for_helper(&run, " supervisor ").or_else(|_| wait_for_helper(&run, "supervisor"))?;
     kill(supervisor, Signal::SIGKILL)?;
     let gone = || !Path::new(&format!("/proc/{server}")).exists();
     eventually("the file server ends", gone)?;

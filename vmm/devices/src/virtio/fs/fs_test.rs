@@ -346,13 +346,13 @@ fn a_reply_from_before_the_end_counts() {
 fn a_reply_that_is_none_becomes_an_error() {
     let mut setup = Setup::new();
     let lies = [
-        header(16, 0, 2),        // another request's
-        header(17, 0, 1),        // of another length
-        header(u32::MAX, 0, 1),  // longer than all of it
-        header(16, 5, 1),        // an error of no kind
-        header(16, -512, 1),     // an error of the kernel's own
+        header(16, 0, 2),       // another request's
+        header(17, 0, 1),       // of another length
+        header(u32::MAX, 0, 1), // longer than all of it
+        header(16, 5, 1),       // an error of no kind
+        header(16, -512, 1),    // an error of the kernel's own
         [header(20, -5, 1), b"more".to_vec()].concat(),
-        vec![16, 0, 0, 0],       // no header
+        vec![16, 0, 0, 0], // no header
         vec![],
     ];
     for lie in lies {

@@ -148,7 +148,10 @@ impl VirtioDevice for Fs {
         Arc::clone(&self.counts) as _
     }
 
-    fn activate(&mut self, activation: Activation) -> Result<Box<dyn super::Worker>, ActivateError> {
+    fn activate(
+        &mut self,
+        activation: Activation,
+    ) -> Result<Box<dyn super::Worker>, ActivateError> {
         let Activation { ram, queues, interrupt, threads, .. } = activation;
         let missing = (0..).zip(QUEUE_SIZES).map(|(index, _)| index);
         for index in missing {

@@ -30,8 +30,7 @@ fn what_is_offered_is_described() {
     let start = u64::try_from(FIRST_SLOT + SLOT_BYTES).unwrap();
     assert_eq!(descriptor(&memory, 2), (start, 100, [NEXT, 3]));
     assert_eq!(descriptor(&memory, 3), (start + 128, 50, [WRITE, 4]));
-    let [flags, index, first]: [u16; 3] =
-        memory.slice(AVAILABLE, 6).unwrap().read_obj(0).unwrap();
+    let [flags, index, first]: [u16; 3] = memory.slice(AVAILABLE, 6).unwrap().read_obj(0).unwrap();
     assert_eq!((flags, index, first), (0, 1, 2));
     assert_eq!(slots.free(), Some(0));
 }

@@ -115,7 +115,9 @@ impl Worker<'_> {
     /// Hands back what the server is done with.
     fn replies(&mut self) -> Result<(), BrokenRing> {
         loop {
-            let Some(ram) = self.rings.first().map(|ring| ring.ram().clone()) else { return Ok(()) };
+            let Some(ram) = self.rings.first().map(|ring| ring.ram().clone()) else {
+                return Ok(());
+            };
             match self.session.next(&ram) {
                 Ok(Some((waiting, len))) => {
                     self.counts.bytes_replied.add(len.into());
