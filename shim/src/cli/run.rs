@@ -126,7 +126,12 @@ impl Run {
             Ok(status) => status.shell_code(),
             Err(error) => {
                 let program = plan.as_ref().map(RunPlan::program).unwrap_or_default();
-                fail(global, &format!("run failed: {}", report(error, &program, plan.as_ref())));
+                let text = report(error, &program, plan.as_ref());
+                if error.is_the_containers() {
+                    eprintln!("{text}");
+                } else {
+                    fail(global, &format!("run failed: {text}"));
+                }
                 error.exit_code()
             }
         };

@@ -86,9 +86,13 @@ fn node((index, device): (usize, &LinuxDevice)) -> Result<DeviceNode, OciError> 
 }
 
 /// The device filter of a container's cgroup.
-pub(super) fn filter(linux: Option<&Linux>) -> Result<Vec<u8>, OciError> {
+pub(super) fn filter(
+    linux: Option<&Linux>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<u8>, OciError> {
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let listed = resources.and_then(|r| r.devices().as_deref()).unwrap_or_default();
+    let rule = |one| rule(one, warnings);
     let mut rules = listed.iter().enumerate().map(rule).collect::<Result<Vec<_>, _>>()?;
     let allow = |kind, major, minor, access| DeviceRule { allow: true, kind, major, minor, access };
     rules.push(allow(RuleType::Any, None, None, MKNOD));
@@ -98,7 +102,10 @@ pub(super) fn filter(linux: Option<&Linux>) -> Result<Vec<u8>, OciError> {
     Ok(program(&rules)?)
 }
 
-fn rule((index, rule): (usize, &LinuxDeviceCgroup)) -> Result<DeviceRule, OciError> {
+fn rule(
+    (index, rule): (usize, &LinuxDeviceCgroup),
+    warnings: &mut Vec<String>,
+) -> Result<DeviceRule, OciError> {
     let field = |part: &str| format!("linux.resources.devices[{index}].{part}");
     let number = |part: &str, value: Option<i64>, most: u32| match value {
         None | Some(-1) => Ok(None),
@@ -116,12 +123,17 @@ fn rule((index, rule): (usize, &LinuxDeviceCgroup)) -> Result<DeviceRule, OciErr
     };
     let access = match rule.access().as_deref().unwrap_or_default() {
         "" if kind == RuleType::Any => ALL,
-        text => text.chars().try_fold(0, |all, letter| match letter {
-            'm' => Ok(all | MKNOD),
-            'r' => Ok(all | READ),
-            'w' => Ok(all | WRITE),
-            _ => Err(invalid(field("access"), format!("{text:?}; it has letters of \"rwm\""))),
-        })?,
+        text => text.chars().fold(0, |all, letter| match letter {
+            'm' => all | MKNOD,
+            'r' => all | READ,
+            'w' => all | WRITE,
+            // As runc.
+            other => {
+                warnings
+                    .push(format!("{}: {other:?} is none of \"rwm\"; ignored", field("access")));
+                all
+            }
+        }),
     };
     // A rule of type "a" is about every device, whatever its numbers say (runc, crun).
     let any = kind == RuleType::Any;

@@ -111,7 +111,7 @@ pub fn translate(
         domainname,
         cgroup: Some(CgroupPlan {
             settings: settings.unwrap_or_default(),
-            device_filter: devices::filter(linux)?,
+            device_filter: devices::filter(linux, &mut warnings)?,
         }),
         devices: device_nodes(linux, &mut warnings)?,
         masked_paths: paths("maskedPaths", linux.and_then(|l| l.masked_paths().as_ref()))?,
