@@ -16,14 +16,16 @@
 mod answer;
 mod framing;
 mod hook;
+mod limit;
 mod message;
 mod plan;
 
-pub use answer::{Cpus, Created, Described, Description, Found, Processes, Stats};
+pub use answer::{Cpus, Created, Described, Description, DeviceNumber, Found, Processes, Stats};
 pub use framing::{
     Frame, FrameError, HEADER, MAX_AGENT_FRAME, MAX_HOST_FRAME, decode, encode, frame_length,
 };
 pub use hook::{GuestHook, GuestHooks};
+pub use limit::{ANSWERED_WITHIN, EXECUTED_WITHIN, JOINED_WITHIN, READY_WITHIN, STARTED_WITHIN};
 pub use message::{
     AgentError, AgentFrame, Ended, ErrorKind, Event, Hello, HostFrame, PodPlan, Refusal, Request,
     Response, Welcome, agent_frame, event, host_frame, request, response,

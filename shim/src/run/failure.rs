@@ -13,7 +13,7 @@ use crate::control::{Failure, FailureKind};
 use crate::oci::BundleError;
 use crate::oci::hooks::HookError;
 use crate::pod::StateError;
-use crate::storage::StorageError;
+use crate::storage::{GivenError, StorageError};
 use crate::timeline::Entry;
 
 /// Bytes of the console that an error shows.
@@ -44,6 +44,9 @@ pub(crate) enum RunError {
         /// Why it cannot be opened.
         source: io::Error,
     },
+    /// A block device of the host.
+    #[error(transparent)]
+    Given(#[from] GivenError),
     /// KVM.
     #[error("opening {path} (what may help: {remedy})")]
     Kvm {
