@@ -2,8 +2,8 @@
 //!
 //! A bind mount of a directory or a file is a volume, which a file server shows as it is. A small file that nobody can
 //! write to through it, or that engines make for each container, such as `/etc/resolv.conf`, is brought along in the
-//! plan instead; memory that an engine made for a pod's `/dev/shm` becomes memory of the guest; sockets and device nodes
-//! are refused by name.
+//! plan instead; memory that an engine made for a pod's `/dev/shm` becomes memory of the guest; one of `/proc`, `/sys` or
+//! `/dev` at its own place is the guest's; sockets and device nodes are refused by name.
 //!
 //! Invariant: no path of the host is ever opened in the guest.
 
@@ -216,6 +216,11 @@ fn one(
         return Err(invalid(format!("{field}.options"), "a NUL byte"));
     }
     let bind = options.flags & libc::MS_BIND != 0 || fstype == "bind";
+    let own = machines_own(mount).filter(|_| bind);
+    let (bind, fstype) = match own {
+        Some(own @ ("proc" | "sysfs")) => (false, own),
+        _ => (bind, fstype),
+    };
     let mut plan = protocol::Mount {
         destination: absolute(mount.destination()),
         flags: options.flags & !(libc::MS_BIND | libc::MS_REC),
@@ -227,6 +232,12 @@ fn one(
     };
     over_proc(field, &plan.destination, bind, fstype)?;
     map_ids(field, mount, options.id_map, around, &mut plan)?;
+    if own == Some("devtmpfs") && plan.uid_map.is_empty() {
+        plan.kind = protocol::MountKind::Bind.into();
+        plan.source = b"/dev".to_vec();
+        plan.flags |= options.flags & libc::MS_REC;
+        return Ok((plan, None));
+    }
     if bind {
         let live = bound(field, mount, around, (&options, &mut plan, warnings))?;
         return Ok((plan, live));
@@ -295,6 +306,21 @@ fn volume(plan: &mut protocol::Mount, options: &MountOptions) -> Wish {
         readonly: all_readonly || options.flags & libc::MS_RDONLY != 0,
         all_readonly,
         follow: options.propagation & follows != 0,
+    }
+}
+
+/// The type of a file system that host and machine have each for themselves, if `mount` binds the host's where it belongs:
+/// what is meant is that of the kernel which the container runs on.
+fn machines_own(mount: &Mount) -> Option<&'static str> {
+    let source = clean(mount.source().as_deref()?.as_os_str().as_bytes());
+    if source != clean(&absolute(mount.destination())) {
+        return None;
+    }
+    match source.as_slice() {
+        b"/proc" => Some("proc"),
+        b"/sys" => Some("sysfs"),
+        b"/dev" => Some("devtmpfs"),
+        _ => None,
     }
 }
 
