@@ -48,7 +48,8 @@ impl Volumes {
         if self.mounted {
             return Ok(());
         }
-        make_dir(root, 0o700)?;
+        // The root of a user namespace goes through here, too.
+        make_dir(root, 0o755)?;
         mount(Some(TAG), root, Some("virtiofs"), MsFlags::empty(), None::<&str>)
             .context(|| "mounting the file system of the pod's volumes".into())?;
         self.mounted = true;

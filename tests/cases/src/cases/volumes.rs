@@ -26,6 +26,7 @@ cases!("volumes":
     a_file_that_can_be_written_to_is_the_host_s,
     submounts_are_there_if_asked_for,
     ids_are_mapped,
+    ids_are_mapped_for_a_user_namespace,
     two_volumes_are_two_file_systems,
     a_container_that_joins_a_pod_has_its_own,
     a_file_server_that_dies_leaves_errors_and_a_pod,
@@ -256,6 +257,35 @@ fn ids_are_mapped() -> Result<()> {
         ensure!((made.uid(), made.gid()) == (0, 0), "{name} is {}:{}", made.uid(), made.gid());
     }
     ensure!(!volume.path().join("old").exists());
+    Ok(())
+}
+
+fn ids_are_mapped_for_a_user_namespace() -> Result<()> {
+    let volume = directory()?;
+    fs::write(volume.path().join("old"), "")?;
+    // Without a map of its own, what root owns is nobody's there.
+    let script = "stat -c %u:%g /mapped/old /data/old; touch /mapped/new /data/own; stat -c %u:%g /mapped/new /data/own";
+    with_more(volume.path(), &["rbind"], script, |config| {
+        bind(config, volume.path(), "/mapped", &["rbind", "idmap"]);
+        if let Some(list) = config["linux"]["namespaces"].as_array_mut() {
+            list.push(json!({ "type": "user" }));
+        }
+        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+        config["linux"]["uidMappings"] = map.clone();
+        config["linux"]["gidMappings"] = map;
+    })?
+    .output()?
+    .exits(0)?
+    .prints("0:0\n65534:65534\n0:0\n0:0")?;
+    for (name, owner) in [("new", 0), ("own", 100_000)] {
+        let made = fs::metadata(volume.path().join(name))?;
+        ensure!(
+            (made.uid(), made.gid()) == (owner, owner),
+            "{name} is {}:{}",
+            made.uid(),
+            made.gid()
+        );
+    }
     Ok(())
 }
 
