@@ -4,7 +4,7 @@
 //! looks.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cofferdam_agent_protocol::{Mount, MountKind};
 use nix::mount::{MsFlags, mount};
@@ -44,7 +44,7 @@ impl Volumes {
         Ok(paths)
     }
 
-    fn mount(&mut self, root: &PathBuf) -> Result<()> {
+    fn mount(&mut self, root: &Path) -> Result<()> {
         if self.mounted {
             return Ok(());
         }

@@ -57,11 +57,9 @@ pub(super) fn amend(header: &InHeader, request: &[u8], reply: &mut [u8]) {
                 set(reply, OUT_FLAGS, flags | INIT_EXT);
             }
         }
-    } else if header.opcode == LOOKUP && header.node == ROOT {
-        if request.first() == Some(&MAPPED_PREFIX) {
-            let flags = word(reply, ENTRY_FLAGS);
-            set(reply, ENTRY_FLAGS, flags & !SUBMOUNT);
-        }
+    } else if concerns(header) && request.first() == Some(&MAPPED_PREFIX) {
+        let flags = word(reply, ENTRY_FLAGS);
+        set(reply, ENTRY_FLAGS, flags & !SUBMOUNT);
     }
 }
 
