@@ -254,6 +254,9 @@ pub struct CgroupPlan {
     /// A `BPF_PROG_TYPE_CGROUP_DEVICE` program, 8 bytes an instruction; empty allows every device.
     #[prost(bytes = "vec", tag = "2")]
     pub device_filter: Vec<u8>,
+    /// The user of the first process owns it, as far as it may be delegated (OCI runtime-spec, config-linux#cgroup-ownership).
+    #[prost(bool, tag = "3")]
+    pub delegated: bool,
 }
 
 /// A file of a control group and its content.

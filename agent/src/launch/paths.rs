@@ -2,6 +2,8 @@
 //!
 //! Invariant: a path that does not exist needs no protection and is skipped.
 
+use std::os::fd::AsFd;
+
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::fstat;
@@ -35,22 +37,35 @@ pub(crate) fn mask(root: &Root, path: &[u8]) -> Result<()> {
     };
     let target = proc_path(&place);
     if is_directory(&fstat(&place).context(attempted)?) {
-        mount(Some("tmpfs"), target.as_str(), Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>)
-    } else {
-        let bind = MsFlags::MS_BIND;
-        mount(Some("/dev/null"), target.as_str(), None::<&str>, bind, None::<&str>)
+        let flags = MsFlags::MS_RDONLY;
+        return mount(Some("tmpfs"), target.as_str(), Some("tmpfs"), flags, None::<&str>)
+            .context(attempted);
     }
-    .context(attempted)
+    let bind = MsFlags::MS_BIND;
+    mount(Some("/dev/null"), target.as_str(), None::<&str>, bind, None::<&str>)
+        .context(attempted)?;
+    // It is everybody's: so nobody changes its owner or its permissions.
+    remount(root, path, MsFlags::MS_RDONLY).context(attempted)
 }
 
 /// Adds `flags` to the mount at `path`.
 pub(crate) fn remount(root: &Root, path: &[u8], flags: MsFlags) -> Result<()> {
+    let mounted = root.place(path).context(|| "remounting".into())?;
+    remount_at(&mounted, &proc_path(&mounted), flags)
+}
+
+/// Adds `flags` to the mount that is this process's root directory.
+pub(crate) fn remount_root(flags: MsFlags) -> Result<()> {
+    let root = Root::open("/").context(|| "remounting /".into())?;
+    remount_at(&root.as_fd(), "/", flags).context(|| "the root directory".into())
+}
+
+/// Adds `flags` to the mount that is open and at `target`.
+fn remount_at(mounted: &impl AsFd, target: &str, flags: MsFlags) -> Result<()> {
     let attempted = || "remounting".into();
-    let mounted = root.place(path).context(attempted)?;
-    let present = options::present(fstatvfs(&mounted).context(attempted)?.flags());
+    let present = options::present(fstatvfs(mounted).context(attempted)?.flags());
     let wanted = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
-    let target = proc_path(&mounted);
-    let with = |flags| mount(None::<&str>, target.as_str(), None::<&str>, flags, None::<&str>);
+    let with = |flags| mount(None::<&str>, target, None::<&str>, flags, None::<&str>);
     match flags {
         // One flag is added to what is there.
         MsFlags::MS_RDONLY => with(wanted | present),

@@ -59,7 +59,7 @@ pub(crate) fn run(
         _ => return Err(Failure::other("the agent ended")),
     }
     if let Some(hooks) = hooks {
-        hooks::run(hooks, &hooks::Place::Process { env: &c_env })?;
+        hooks::run(hooks, &hooks::As { process: plan, env: Some(&c_env) })?;
     }
     sys::default_signals().context(|| "resetting signals".into())?;
     if plan.no_new_privileges {

@@ -30,12 +30,19 @@ const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// The highest signal.
 const MAX_SIGNAL: u32 = 64;
 
+/// Files of the guest that containers get to see, each on a mount on which nobody can change owner or permissions.
+pub(crate) struct Own {
+    /// The agent's own program, which is its launcher too.
+    pub(crate) program: OwnedFd,
+    /// /dev/null.
+    pub(crate) null: OwnedFd,
+}
+
 /// All containers of the guest.
 pub(crate) struct Pod {
     place: Place,
     dialer: Dialer,
-    /// The agent's own program, which is its launcher too.
-    program: OwnedFd,
+    own: Own,
     containers: BTreeMap<String, Container>,
     disks: Disks,
     shared: Shared,
@@ -50,11 +57,11 @@ fn created(process: &Process) -> Created {
 
 impl Pod {
     /// No containers yet.
-    pub(crate) fn new(place: Place, dialer: Dialer, program: OwnedFd) -> Self {
+    pub(crate) fn new(place: Place, dialer: Dialer, own: Own) -> Self {
         let oom = OomWatch::new().map_err(|failure| crate::log!("{failure}")).ok();
         let (containers, disks) = (BTreeMap::new(), Disks::default());
         let shared = Shared::default();
-        Self { place, dialer, program, containers, disks, shared, oom, events: Vec::new() }
+        Self { place, dialer, own, containers, disks, shared, oom, events: Vec::new() }
     }
 
     /// Does what `request` wants.
@@ -199,6 +206,10 @@ impl Pod {
         self.reap();
         if let Some(mut container) = self.containers.remove(&wanted.container) {
             container.rootfs.remove(&self.place, &mut self.disks);
+            self.shared.release(&container.shared);
+            if let (Some(oom), Some(watch)) = (&self.oom, container.watch) {
+                oom.remove(watch);
+            }
         }
         Ok(())
     }

@@ -87,7 +87,7 @@ fn steps_that_fail_are_named() {
 
     let mut plan = container("c", &["true"]);
     let setting = CgroupSetting { file: "nosuch.max".into(), value: "1".into() };
-    plan.cgroup = Some(CgroupPlan { settings: vec![setting], device_filter: Vec::new() });
+    plan.cgroup = Some(CgroupPlan { settings: vec![setting], ..CgroupPlan::default() });
     let (kind, message) = host.refused(create(plan));
     assert_eq!(kind, ErrorKind::Unsupported);
     assert!(message.contains("nosuch.max"), "{message}");
