@@ -63,6 +63,9 @@ pub(crate) struct Global {
     /// Accepted as runc has it: true, false or auto
     #[arg(long, value_name = "VALUE", hide = true)]
     rootless: Option<String>,
+    /// Accepted as runc has it: checkpoints are not supported yet
+    #[arg(long, value_name = "PATH", hide = true)]
+    criu: Option<PathBuf>,
     /// Configuration file
     #[arg(long, global = true, value_name = "FILE", default_value = config::CONFIG)]
     config: PathBuf,
@@ -242,6 +245,40 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Writes that the command line makes no sense to the log that it names: engines look there for the reason.
+fn log_misuse(error: &clap::Error) {
+    let (Some(path), format) = log_of(std::env::args_os()) else { return };
+    // Whoever reads standard error is told in any case.
+    if logging::init(Some(&path), format, false).is_ok() {
+        let text = error.render().to_string();
+        let first = text.lines().next().unwrap_or_default();
+        tracing::error!("{}", first.strip_prefix("error: ").unwrap_or(first));
+    }
+}
+
+/// The log and its format in a command line that makes no sense otherwise.
+fn log_of(arguments: impl Iterator<Item = OsString>) -> (Option<PathBuf>, Format) {
+    let (mut path, mut format) = (None, Format::default());
+    let mut arguments = arguments.skip(1);
+    while let Some(argument) = arguments.next() {
+        let bytes = argument.as_encoded_bytes();
+        if bytes == b"--" {
+            break;
+        }
+        if bytes == b"--log" {
+            path = arguments.next();
+        } else if bytes == b"--log-format" {
+            let json = arguments.next().is_some_and(|value| value == "json");
+            format = if json { Format::Json } else { Format::Text };
+        } else if let Some(value) = argument.to_str().and_then(|text| text.strip_prefix("--log=")) {
+            path = Some(value.into());
+        } else if argument == "--log-format=json" {
+            format = Format::Json;
+        }
+    }
+    (path.map(PathBuf::from), format)
 }
 
 /// Does what `command` says; gives the exit code, with a failure or without.

@@ -66,7 +66,7 @@ fn what_go_takes_is_taken() {
     let text = json!({"ociVersion": "1.2.0", "mounts": null, "process": {
         "cwd": "/", "args": ["a"], "apparmorProfile": null,
         "capabilities": {"bounding": null, "effective": ["CAP_FLY", "CAP_KILL"]},
-        "scheduler": {"policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_DL_OVERRUN"]},
+        "scheduler": {"policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_RESET_ON_FORK"]},
         "execCPUAffinity": {"initial": "", "final": " 0 , 2-3,"},
     }, "linux": {"uidMappings": [{"containerID": null, "hostID": 5, "size": 1}]}});
     let (spec, warnings) = parse::<Spec>(text.to_string().as_bytes(), "").unwrap();
@@ -74,7 +74,8 @@ fn what_go_takes_is_taken() {
     assert_eq!(process.user().uid(), 0);
     let scheduler = process.scheduler().as_ref().unwrap();
     let overrun = oci_spec::runtime::LinuxSchedulerFlag::SchedFlagDLOverrun;
-    assert_eq!(scheduler.flags().as_deref(), Some(&[overrun][..]));
+    let reset = oci_spec::runtime::LinuxSchedulerFlag::SchedResetOnFork;
+    assert_eq!(scheduler.flags().as_deref(), Some(&[overrun, reset][..]));
     let affinity = process.exec_cpu_affinity().as_ref().unwrap();
     assert_eq!(affinity.initial(), &None);
     assert_eq!(affinity.cpu_affinity_final().as_deref(), Some("0,2-3"));
@@ -82,4 +83,27 @@ fn what_go_takes_is_taken() {
         warnings,
         ["process.capabilities.effective: unknown capabilities [\"CAP_FLY\"]; ignored"]
     );
+}
+
+#[test]
+fn a_capability_has_one_name_whatever_else_is_in_the_list() {
+    for odd in ["sys_admin", "SYS_ADMIN", "cap_sys_admin", "CAP_CAP_SYS_ADMIN"] {
+        for rest in [vec!["CAP_KILL"], vec!["CAP_KILL", "CAP_FLY"]] {
+            let mut names = rest.clone();
+            names.push(odd);
+            let process = json!({"cwd": "/", "user": {"uid": 0, "gid": 0}, "capabilities": {"bounding": names}});
+            let whole = json!({"ociVersion": "1.2.0", "process": process});
+            let (spec, warnings) = parse::<Spec>(whole.to_string().as_bytes(), "").unwrap();
+            let (alone, same) =
+                parse::<Process>(process.to_string().as_bytes(), "process").unwrap();
+            assert_eq!(warnings, same);
+            assert!(warnings.len() == 1 && warnings[0].contains(odd), "{warnings:?}");
+            let of = |process: &Process| {
+                process.capabilities().as_ref().unwrap().bounding().clone().unwrap()
+            };
+            let kill = [oci_spec::runtime::Capability::Kill].into();
+            assert_eq!(of(spec.process().as_ref().unwrap()), kill);
+            assert_eq!(of(&alone), kill);
+        }
+    }
 }

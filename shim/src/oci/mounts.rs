@@ -150,6 +150,13 @@ fn one(field: &str, mount: &Mount, around: &Around<'_>) -> Result<protocol::Moun
     over_proc(field, &plan.destination, bind, fstype)?;
     map_ids(field, mount, options.id_map, around, &mut plan)?;
     if bind {
+        if !options.data.is_empty() {
+            let problem = format!(
+                "bind mounts cannot have any filesystem-specific options applied ({})",
+                options.data
+            );
+            return Err(invalid(format!("{field}.options"), problem));
+        }
         let source = around.bundle.join(mount.source().clone().unwrap_or_default());
         let file =
             (around.read)(&source).map_err(|error| refused(field, &source, mount, &error))?;
@@ -249,7 +256,7 @@ fn over_proc(field: &str, destination: &[u8], bind: bool, fstype: &str) -> Resul
 }
 
 /// An absolute path without empty parts, `.` and `..`.
-fn clean(path: &[u8]) -> Vec<u8> {
+pub(super) fn clean(path: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
         match part {

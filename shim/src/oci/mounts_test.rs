@@ -150,3 +150,15 @@ fn an_empty_directory_in_memory_becomes_memory_of_the_pod() {
         (b"/run/pod/shm".to_vec(), b"mode=1777,size=65536000".to_vec())
     );
 }
+
+#[test]
+fn a_bind_mount_has_no_options_of_a_file_system() {
+    for option in ["mode=0600", "r0", "readonly"] {
+        let error =
+            plan(json!({"destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts",
+            "options": ["rbind", option]}))
+            .unwrap_err();
+        assert!(error.starts_with("mounts[0].options: bind mounts cannot have any"), "{error}");
+        assert!(error.contains(option), "{error}");
+    }
+}

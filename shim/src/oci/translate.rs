@@ -7,14 +7,14 @@ use std::io;
 use std::path::Path;
 
 use cofferdam_agent_protocol::{
-    CgroupPlan, ContainerPlan, DeviceNode, DeviceType, NamespaceKind, RootfsPlan,
+    CgroupPlan, ContainerPlan, DeviceNode, DeviceType, Mount, Namespace, NamespaceKind, RootfsPlan,
 };
 use oci_spec::runtime::{Linux, LinuxResources};
 
 use super::guest_hooks::{self, About};
 use super::hooks::{self, Hooks};
 use super::mount_options::propagation;
-use super::mounts::{Around, HostFile, mounts};
+use super::mounts::{Around, HostFile, clean, mounts};
 use super::namespaces::HostNetwork;
 use super::{Bundle, OciError, cgroup, devices, invalid, namespaces, process, time, unsupported};
 
@@ -78,14 +78,26 @@ pub fn translate(
     }
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let settings = resources.map(|r| cgroup::settings(r, &mut warnings)).transpose()?;
-    let uid_map = namespaces::id_map(linux.and_then(|l| l.uid_mappings().as_ref()), "uidMappings")?;
-    let gid_map = namespaces::id_map(linux.and_then(|l| l.gid_mappings().as_ref()), "gidMappings")?;
+    let mut uid_map =
+        namespaces::id_map(linux.and_then(|l| l.uid_mappings().as_ref()), "uidMappings")?;
+    let mut gid_map =
+        namespaces::id_map(linux.and_then(|l| l.gid_mappings().as_ref()), "gidMappings")?;
+    for (map, field) in [(&mut uid_map, "uidMappings"), (&mut gid_map, "gidMappings")] {
+        // As runc, which does not look at them either.
+        if !has(NamespaceKind::User) && !map.is_empty() {
+            warnings.push(format!(
+                "linux.{field}: there is no user namespace in linux.namespaces; ignored"
+            ));
+            map.clear();
+        }
+    }
     let around = Around {
         bundle: &bundle.directory,
         read,
         user_namespace: has(NamespaceKind::User).then_some((&uid_map, &gid_map)),
     };
     let mounts = mounts(spec.mounts().as_deref().unwrap_or_default(), &around, &mut warnings)?;
+    let delegated = delegated(&own.plan, &mounts);
     let annotations = spec.annotations().iter().flatten();
     let annotations = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
     let about = About { id, bundle: &bundle.directory, annotations: &annotations };
@@ -111,6 +123,7 @@ pub fn translate(
         cgroup: Some(CgroupPlan {
             settings: settings.unwrap_or_default(),
             device_filter: devices::filter(linux)?,
+            delegated,
         }),
         devices: device_nodes(linux, &mut warnings)?,
         masked_paths: paths("maskedPaths", linux.and_then(|l| l.masked_paths().as_ref()))?,
@@ -127,6 +140,20 @@ pub fn translate(
         hostname: pod_hostname,
         warnings,
     })
+}
+
+/// Whether the container's user owns its control group: in a control group namespace of its own, where the container can
+/// write to it (OCI runtime-spec, config-linux#cgroup-ownership; as runc sees it).
+fn delegated(namespaces: &[Namespace], mounts: &[Mount]) -> bool {
+    let own = |namespace: &Namespace| {
+        namespace.kind() == NamespaceKind::Cgroup && namespace.join.is_empty()
+    };
+    let writable = |mount: &Mount| {
+        mount.source == b"cgroup"
+            && clean(&mount.destination) == b"/sys/fs/cgroup"
+            && mount.flags & libc::MS_RDONLY == 0
+    };
+    namespaces.iter().any(own) && mounts.iter().any(writable)
 }
 
 fn refuse_what_cannot_be(
