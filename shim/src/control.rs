@@ -43,7 +43,12 @@ pub(crate) enum ToSupervisor {
     /// Create a container. Descriptors: the plan, the socket of its proxy, its standard streams.
     Create(Create),
     /// Start one more process. Descriptors: as for [`ToSupervisor::Create`].
-    Exec(Of),
+    Exec {
+        /// Its container and name.
+        of: Of,
+        /// The control group to begin in, below the container's; empty for the usual one.
+        cgroup: String,
+    },
     /// Let a created container run.
     Start(String),
     /// Send a signal.

@@ -52,9 +52,7 @@ pub(crate) fn run(
     for path in &container.readonly_paths {
         paths::read_only(&root, path)?;
     }
-    for path in &container.masked_paths {
-        paths::mask(&root, path)?;
-    }
+    paths::mask(&root, &container.masked_paths)?;
     let rootfs = container.rootfs.as_ref();
     enter(&plan.rootfs)?;
     if let Some(flags) = options::propagation(rootfs.map_or(0, |rootfs| rootfs.propagation)) {

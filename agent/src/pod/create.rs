@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use cofferdam_agent_protocol::{ContainerPlan, Created, ErrorKind, IdMap, request};
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 
@@ -133,7 +134,10 @@ impl Pod {
             return Err(Failure::new(ErrorKind::Exists, text));
         }
         let join = join(container, container.namespaces)?;
-        let cgroup = working_group(container)?;
+        let cgroup = match exec.cgroup.as_str() {
+            "" => working_group(container)?,
+            path => group_below(container, path)?,
+        };
         let owner = host_uid(&container.uid_map, plan.uid);
         let own = container.namespaces.bits();
         let launch_plan = LaunchPlan { process: Some(plan), own, ..LaunchPlan::default() };
@@ -238,6 +242,18 @@ fn below_group<'a>(listed: &'a [u8], name: &[u8]) -> &'a [u8] {
     let own = [b"/", name, b"/"].concat();
     let at = path.windows(own.len()).position(|window| window == own);
     at.and_then(|at| path.get(at + own.len()..)).unwrap_or_default()
+}
+
+/// The control group `path` below that of `container`. A link or `..` would lead out of it.
+fn group_below(container: &Container, path: &str) -> Result<OwnedFd> {
+    if path.split('/').any(|part| part == "..") {
+        return Err(Failure::unsupported(format!("bad sub cgroup path: {path}")));
+    }
+    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    let below = Path::new(".").join(path.trim_start_matches('/'));
+    openat2(container.cgroup.fd(), &below, OpenHow::new().flags(flags).resolve(resolve))
+        .context(|| format!("adding the process to the cgroup {path}"))
 }
 
 /// The agent's number for user `uid` of a user namespace with `map`; `None` without one.

@@ -115,7 +115,7 @@ fn a_create_hook_that_fails_ends_the_creation_with_its_output() {
     let missing = refused(&mut host, hook(&["/no/such/hook"]));
     assert!(missing.contains("exec: no such file or directory"), "{missing}");
     let killed = refused(&mut host, shell("kill -9 $$"));
-    assert!(killed.contains("ended by SIGKILL"), "{killed}");
+    assert!(killed.contains("signal: killed"), "{killed}");
     // A writer without end is neither kept nor waited for.
     let long = refused(&mut host, shell("yes | head -c 3000000; exit 4"));
     assert!(long.contains("exit status 4") && long.len() < 4096, "{long}");

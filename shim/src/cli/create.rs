@@ -24,6 +24,9 @@ pub(crate) struct Common {
     /// Socket of the one who gets the container's terminal
     #[arg(long, value_name = "SOCKET")]
     pub(super) console_socket: Option<PathBuf>,
+    /// Socket of the one who gets a pidfd of the process that stands for the container
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) pidfd_socket: Option<PathBuf>,
     /// File that gets the number of the process that stands for the container
     #[arg(long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
@@ -41,6 +44,9 @@ pub(crate) struct Common {
 impl Common {
     /// Refuses what cannot be.
     pub(super) fn check(&self) -> Result<()> {
+        if std::env::var_os("NOTIFY_SOCKET").is_some() {
+            tracing::warn!("NOTIFY_SOCKET: nothing in a virtual machine can notify it; ignored");
+        }
         if self.preserve_fds > 0 {
             bail!(
                 "--preserve-fds {}: a descriptor of the host cannot enter a virtual machine",
@@ -74,6 +80,7 @@ impl CreateArgs {
         let options = Options {
             pid_file: self.common.pid_file,
             console_socket: self.common.console_socket,
+            pidfd_socket: self.common.pidfd_socket,
             detached: true,
             keep: true,
             ..global.options(self.id)

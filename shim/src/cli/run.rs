@@ -99,6 +99,7 @@ impl Run {
             console_log: self.console_log.clone(),
             pid_file: self.common.pid_file.clone(),
             console_socket: self.common.console_socket.clone(),
+            pidfd_socket: self.common.pidfd_socket.clone(),
             detached: self.detach,
             keep: self.detach || self.keep,
             ..global.options(id.clone())

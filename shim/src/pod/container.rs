@@ -29,7 +29,8 @@ impl Pod {
         Ok(expected)
     }
 
-    /// Starts one more process, named `process`, in a container; its streams as with [`Pod::create`].
+    /// Starts one more process, named `process`, in a container and in its group `cgroup` (empty: the agent's choice); its
+    /// streams as with [`Pod::create`].
     ///
     /// # Errors
     /// As [`Pod::create`].
@@ -37,12 +38,14 @@ impl Pod {
         &self,
         container: &str,
         process: &str,
+        cgroup: &str,
         mut plan: ProcessPlan,
     ) -> Result<Expected, PodError> {
         let expected = self.expect_all(&mut plan).await?;
         let of = (container.to_owned(), process.to_owned());
         let (container, process) = of.clone();
-        let exec = request::Exec { container, process, plan: Some(Box::new(plan)) };
+        let (plan, cgroup) = (Some(Box::new(plan)), cgroup.to_owned());
+        let exec = request::Exec { container, process, plan, cgroup };
         self.made(request::Body::Exec(exec), of).await?;
         Ok(expected)
     }

@@ -92,7 +92,7 @@ impl Client {
         match body {
             ToSupervisor::Attach => return self.attach(fds).await,
             ToSupervisor::Create(create) => self.create(create, fds).await?,
-            ToSupervisor::Exec(of) => self.exec(of, fds).await?,
+            ToSupervisor::Exec { of, cgroup } => self.exec(of, &cgroup, fds).await?,
             ToSupervisor::Start(container) => {
                 pod.start(&container).await?;
                 self.shared.note(&container, Status::Running);
@@ -155,10 +155,10 @@ impl Client {
         Ok(())
     }
 
-    async fn exec(&self, of: Of, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+    async fn exec(&self, of: Of, cgroup: &str, fds: Vec<OwnedFd>) -> Result<(), Failure> {
         let (plan, proxy, streams) = parts(fds)?;
         let plan: ProcessPlan = unpack(plan).map_err(Failure::other)?;
-        let expected = self.shared.pod.exec(&of.container, &of.process, plan).await?;
+        let expected = self.shared.pod.exec(&of.container, &of.process, cgroup, plan).await?;
         self.shared.hold(Held { of, proxy, expected, streams, patient: false });
         Ok(())
     }
