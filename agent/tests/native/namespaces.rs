@@ -34,7 +34,7 @@ fn a_user_owns_a_control_group_that_is_delegated() {
         return;
     }
     let mut host = Host::new();
-    let script = "cd /sys/fs/cgroup; stat -c %u . cgroup.procs cgroup.max.depth; mkdir below && rmdir below && echo made";
+    let script = "cd /sys/fs/cgroup; stat -c %u . cgroup.procs cgroup.max.depth; mkdir below && rmdir below && echo made; true";
     let mut plan = mapped("c", &["sh", "-c", script]);
     plan.process.as_mut().unwrap().uid = 1;
     plan.cgroup = Some(CgroupPlan { delegated: true, ..CgroupPlan::default() });
