@@ -22,7 +22,7 @@ use cofferdam_vmm_api::{Bdf, MachineSpec};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
-use crate::pod::{Cause, ExitStatus, PodError};
+use crate::pod::{AttachedDisk, Cause, ExitStatus, PodError};
 use crate::timeline::Entry;
 
 /// The name of a supervisor's socket in the state directory of its pod.
@@ -31,17 +31,26 @@ pub(crate) const SOCKET: &str = "control.sock";
 /// Longest plan in bytes.
 const MAX_PLAN: u64 = 8 << 20;
 
+/// Longest text of a failure that the guest may have a part in, in characters.
+const MAX_MESSAGE: usize = 2048;
+
 /// What a supervisor can be asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToSupervisor {
     /// Boot. Descriptors: those of the machine in its order, but for the connections, then `/dev/kvm`.
     /// Answer: [`Answer::Disks`], when the agent is ready.
     Launch(Box<Launch>),
-    /// Attach disks, read-only, to the running machine; they go with the container that is created next on this
-    /// connection, or with the connection. Descriptors: the disks. Answer: [`Answer::Disks`].
-    Attach,
-    /// Create a container. Descriptors: the plan, the socket of its proxy, its standard streams.
+    /// Attach disks to the running machine; they go with the container that is created next on this connection, or with
+    /// the connection. Descriptors: the disks. Answer: [`Answer::Attached`].
+    Attach {
+        /// Of each, whether the guest may write.
+        writable: Vec<bool>,
+    },
+    /// Create a container. Descriptors: the plan, the socket of its proxy, its standard streams. It goes with the
+    /// connection, until that is left.
     Create(Create),
+    /// The container that was created on this connection goes on without it.
+    Leave,
     /// Start one more process. Descriptors: as for [`ToSupervisor::Create`].
     Exec {
         /// Its container and name.
@@ -120,6 +129,8 @@ pub(crate) struct Launch {
     pub(crate) monitor: PathBuf,
     /// The user that it becomes, if we may give it one.
     pub(crate) uid: Option<u32>,
+    /// `process.oomScoreAdj`: without it, the monitor is not harder to kill than any process.
+    pub(crate) oom_score_adj: Option<i32>,
 }
 
 /// See [`ToSupervisor::Create`].
@@ -142,6 +153,8 @@ pub(crate) enum Answer {
     Failed(Failure),
     /// The addresses of disks.
     Disks(Vec<Bdf>),
+    /// Disks that were attached.
+    Attached(Vec<AttachedDisk>),
     /// Processes, in the guest.
     Processes {
         /// How long it has been up, in hundredths of a second.
@@ -241,7 +254,8 @@ impl From<PodError> for Failure {
             cause if cause.is_guest_failure() => FailureKind::Guest,
             _ => FailureKind::Other,
         };
-        Self::new(error.to_string(), kind)
+        // What the guest says may be long; a message may not.
+        Self::new(error.to_string().chars().take(MAX_MESSAGE).collect(), kind)
     }
 }
 

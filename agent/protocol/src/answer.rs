@@ -12,6 +12,20 @@ pub struct Found {
     /// What the kernel calls the interfaces of the network cards, in the order of the request.
     #[prost(string, repeated, tag = "1")]
     pub interfaces: Vec<String>,
+    /// The device numbers of the disks, likewise.
+    #[prost(message, repeated, tag = "2")]
+    pub disks: Vec<DeviceNumber>,
+}
+
+/// The number of a block device in the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct DeviceNumber {
+    /// Major number.
+    #[prost(uint32, tag = "1")]
+    pub major: u32,
+    /// Minor number.
+    #[prost(uint32, tag = "2")]
+    pub minor: u32,
 }
 
 /// A process exists.

@@ -20,7 +20,7 @@ mod limit;
 mod message;
 mod plan;
 
-pub use answer::{Cpus, Created, Described, Description, Found, Processes, Stats};
+pub use answer::{Cpus, Created, Described, Description, DeviceNumber, Found, Processes, Stats};
 pub use framing::{
     Frame, FrameError, HEADER, MAX_AGENT_FRAME, MAX_HOST_FRAME, decode, encode, frame_length,
 };

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use cofferdam_agent_protocol::{ErrorKind, Found, request};
+use cofferdam_agent_protocol::{DeviceNumber, ErrorKind, Found, request};
 
 use super::disks::Disks;
 use super::pci::{self, APPEARS_WITHIN, BUS, Class};
@@ -41,7 +41,18 @@ async fn expect_on(bus: &Path, expected: &request::Expect, within: Duration) -> 
     }
     let interfaces = shown.iter().skip(disks.len()).filter_map(|shown| shown.file_name());
     let interfaces = interfaces.map(|name| name.to_string_lossy().into_owned()).collect();
-    Ok(Found { interfaces })
+    let disks = shown.iter().take(disks.len()).map(|shown| number(shown));
+    Ok(Found { interfaces, disks: disks.collect::<Result<_>>()? })
+}
+
+/// The device number of the block device that is shown there.
+fn number(shown: &Path) -> Result<DeviceNumber> {
+    let file = shown.join("dev");
+    let text = fs::read_to_string(&file).context(|| format!("reading {}", file.display()))?;
+    let parsed = text.trim_end().split_once(':').and_then(|(major, minor)| {
+        Some(DeviceNumber { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    });
+    parsed.ok_or_else(|| Failure::other(format!("{} holds no device number", file.display())))
 }
 
 /// The device bears `mark`.

@@ -16,7 +16,9 @@ fn device(bus: &Path, address: u32, (made, file, mark): (&str, &str, &str)) -> P
 }
 
 fn disk(bus: &Path, address: u32, serial: &str) -> PathBuf {
-    device(bus, address, ("block/null", "serial", serial))
+    let made = device(bus, address, ("block/null", "serial", serial));
+    fs::write(made.join("virtio3/block/null/dev"), format!("254:{address}\n")).unwrap();
+    made
 }
 
 fn card(bus: &Path, address: u32, mac: &str) -> PathBuf {
@@ -47,6 +49,8 @@ fn expected_disks_must_have_their_serial_numbers() {
     disk(bus.path(), 0x19, "two\n");
     let found = run(bus.path(), &expected(&[(0x19, "two"), (0x18, "one")], &[])).unwrap();
     assert_eq!(found.interfaces, [""; 0]);
+    let number = |minor| DeviceNumber { major: 254, minor };
+    assert_eq!(found.disks, [number(0x19), number(0x18)]);
     let wrong = run(bus.path(), &expected(&[(0x18, "one"), (0x19, "one")], &[])).unwrap_err();
     let text = "the disk 0000:00:03.1 has the serial number \"two\", not \"one\"";
     assert_eq!(wrong.message, text);

@@ -4,6 +4,7 @@
 //! the last part of a path.
 
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 
 use cofferdam_agent_protocol::{DeviceNode, DeviceType};
 use nix::errno::Errno;
@@ -84,9 +85,20 @@ fn node(root: &Root, device: &DeviceNode) -> Result<()> {
     fchownat(directory.as_fd(), name, Some(uid), Some(gid), flags).context(|| "chown".into())
 }
 
-/// Binds the guest's device of the same path and number: a user namespace may not make devices.
+/// The guest's node of a block device.
+fn block_node(device: &DeviceNode) -> Result<Vec<u8>> {
+    let shown = format!("/sys/dev/block/{}:{}", device.major, device.minor);
+    let target = std::fs::read_link(&shown).context(|| format!("reading the link {shown}"))?;
+    let name = target.file_name().unwrap_or_default();
+    Ok([b"/dev/", name.as_bytes()].concat())
+}
+
+/// Binds the guest's device of the same number and, but for block devices, path: a user namespace may not make devices.
 fn bind(root: &Root, device: &DeviceNode) -> Result<()> {
-    let source = clean(&device.path);
+    let source = match device.kind() {
+        DeviceType::Block => block_node(device)?,
+        _ => clean(&device.path),
+    };
     let found =
         stat(source.as_slice()).context(|| format!("stat {} in the guest", show(&source)))?;
     if found.st_rdev != makedev(u64::from(device.major), u64::from(device.minor)) {

@@ -1,13 +1,16 @@
 //! Device nodes and device rules (OCI runtime-spec, config-linux#devices, #default-devices).
 //!
+//! A block device of the host that a container may read or write becomes a disk of its machine, with a number of its own
+//! there. Until that is known, nodes, rules and settings have the host's.
+//!
 //! Invariant: the nodes and rules every container has come last, as the specification and runc have it.
 
 use std::os::unix::ffi::OsStrExt;
 
-use cofferdam_agent_protocol::{DeviceNode, DeviceType};
+use cofferdam_agent_protocol::{ContainerPlan, DeviceNode, DeviceType};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
-use super::device_filter::{ALL, DeviceRule, MKNOD, READ, RuleType, WRITE, program};
+use super::device_filter::{ALL, DeviceRule, MKNOD, READ, RuleType, Substitute, WRITE, program};
 use super::{OciError, invalid};
 
 /// Device numbers have 12 and 20 bits (`MKDEV` of the kernel).
@@ -85,20 +88,93 @@ fn node((index, device): (usize, &LinuxDevice)) -> Result<DeviceNode, OciError> 
     })
 }
 
-/// The device filter of a container's cgroup.
-pub(super) fn filter(linux: Option<&Linux>) -> Result<Vec<u8>, OciError> {
+/// A block device of the host that a container is to be given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostDisk {
+    /// The field of the specification, for messages.
+    pub field: String,
+    /// Major and minor number on the host.
+    pub number: (u32, u32),
+    /// The container may write.
+    pub writable: bool,
+}
+
+/// The block devices among `nodes` that the container may read or write.
+pub(super) fn host_disks(nodes: &[DeviceNode], rules: &DeviceRules) -> Vec<HostDisk> {
+    let mut disks: Vec<HostDisk> = Vec::new();
+    for node in nodes.iter().filter(|node| node.kind() == DeviceType::Block) {
+        let number = (node.major, node.minor);
+        let writable = rules.allow_block(number, WRITE);
+        let useful = writable || rules.allow_block(number, READ);
+        if useful && disks.iter().all(|disk| disk.number != number) {
+            let field = format!("linux.devices ({})", String::from_utf8_lossy(&node.path));
+            disks.push(HostDisk { field, number, writable });
+        }
+    }
+    disks
+}
+
+/// Puts what the guest has in the place of the host's: the numbers of `disks` in nodes, rules, and limits of
+/// input and output.
+///
+/// # Errors
+/// The rules do not fit into a filter.
+pub(crate) fn substitute(
+    container: &mut ContainerPlan,
+    rules: &DeviceRules,
+    disks: &[Substitute],
+) -> Result<(), OciError> {
+    for node in container.devices.iter_mut().filter(|node| node.kind() == DeviceType::Block) {
+        let own = (node.major, node.minor);
+        if let Some(disk) = disks.iter().find(|disk| disk.host == own) {
+            (node.major, node.minor) = disk.guest;
+        }
+    }
+    let Some(cgroup) = container.cgroup.as_mut() else { return Ok(()) };
+    cgroup.device_filter = program(&rules.0, disks)?;
+    for setting in cgroup.settings.iter_mut().filter(|setting| setting.file.starts_with("io.")) {
+        let Some((number, rest)) = setting.value.split_once(' ') else { continue };
+        let name = |(major, minor): (u32, u32)| format!("{major}:{minor}");
+        if let Some(disk) = disks.iter().find(|disk| name(disk.host) == number) {
+            setting.value = format!("{} {rest}", name(disk.guest));
+        }
+    }
+    Ok(())
+}
+
+/// The device rules of a container.
+#[derive(Clone, Debug)]
+pub struct DeviceRules(Vec<DeviceRule>);
+
+impl DeviceRules {
+    /// Whether a block device of the host may be accessed so: the last rule that names it decides.
+    fn allow_block(&self, number: (u32, u32), access: u8) -> bool {
+        let decides = |rule: &&DeviceRule| rule.names_block(number) && rule.access & access != 0;
+        self.0.iter().rev().find(decides).is_some_and(|rule| rule.allow)
+    }
+}
+
+/// The device rules of a container.
+pub(super) fn rules(
+    linux: Option<&Linux>,
+    warnings: &mut Vec<String>,
+) -> Result<DeviceRules, OciError> {
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let listed = resources.and_then(|r| r.devices().as_deref()).unwrap_or_default();
+    let rule = |one| rule(one, warnings);
     let mut rules = listed.iter().enumerate().map(rule).collect::<Result<Vec<_>, _>>()?;
     let allow = |kind, major, minor, access| DeviceRule { allow: true, kind, major, minor, access };
     rules.push(allow(RuleType::Any, None, None, MKNOD));
     for (major, minor) in DEFAULT_RULES {
         rules.push(allow(RuleType::Character, Some(major), minor, ALL));
     }
-    Ok(program(&rules)?)
+    Ok(DeviceRules(rules))
 }
 
-fn rule((index, rule): (usize, &LinuxDeviceCgroup)) -> Result<DeviceRule, OciError> {
+fn rule(
+    (index, rule): (usize, &LinuxDeviceCgroup),
+    warnings: &mut Vec<String>,
+) -> Result<DeviceRule, OciError> {
     let field = |part: &str| format!("linux.resources.devices[{index}].{part}");
     let number = |part: &str, value: Option<i64>, most: u32| match value {
         None | Some(-1) => Ok(None),
@@ -116,12 +192,17 @@ fn rule((index, rule): (usize, &LinuxDeviceCgroup)) -> Result<DeviceRule, OciErr
     };
     let access = match rule.access().as_deref().unwrap_or_default() {
         "" if kind == RuleType::Any => ALL,
-        text => text.chars().try_fold(0, |all, letter| match letter {
-            'm' => Ok(all | MKNOD),
-            'r' => Ok(all | READ),
-            'w' => Ok(all | WRITE),
-            _ => Err(invalid(field("access"), format!("{text:?}; it has letters of \"rwm\""))),
-        })?,
+        text => text.chars().fold(0, |all, letter| match letter {
+            'm' => all | MKNOD,
+            'r' => all | READ,
+            'w' => all | WRITE,
+            // As runc.
+            other => {
+                warnings
+                    .push(format!("{}: {other:?} is none of \"rwm\"; ignored", field("access")));
+                all
+            }
+        }),
     };
     // A rule of type "a" is about every device, whatever its numbers say (runc, crun).
     let any = kind == RuleType::Any;

@@ -27,6 +27,9 @@ mod update;
 pub use bundle::{Bundle, BundleError, parse as parse_config};
 pub(crate) use default_spec::rootless_spec_text;
 pub use default_spec::{default_spec, default_spec_text};
+pub use device_filter::Substitute;
+pub(crate) use devices::substitute;
+pub use devices::{DeviceRules, HostDisk};
 pub use json::JsonError;
 pub(crate) use mount_options::MOUNT_OPTIONS;
 #[cfg(test)]

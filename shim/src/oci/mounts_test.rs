@@ -162,3 +162,22 @@ fn a_bind_mount_has_no_options_of_a_file_system() {
         assert!(error.contains(option), "{error}");
     }
 }
+
+#[test]
+fn what_every_machine_has_is_the_machine_s() {
+    let bound = |path: &str, destination: &str| {
+        plan(json!({"source": path, "destination": destination, "type": "none",
+            "options": ["rbind", "nosuid"]}))
+    };
+    let proc = bound("/proc", "/proc").unwrap();
+    assert_eq!((proc.kind(), proc.fstype.as_str()), (protocol::MountKind::Filesystem, "proc"));
+    assert_eq!(bound("/sys/", "/sys").unwrap().fstype, "sysfs");
+    let dev = bound("/dev", "/dev").unwrap();
+    assert_eq!(
+        (dev.kind(), dev.source.as_slice()),
+        (protocol::MountKind::Bind, b"/dev".as_slice())
+    );
+    assert_eq!(dev.flags, libc::MS_REC | libc::MS_NOSUID);
+    assert!(bound("/dev", "/host/dev").is_err());
+    assert!(bound("/tmp", "/proc").is_err());
+}

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use cofferdam_agent_protocol::{
-    CgroupPlan, ContainerPlan, DeviceNode, DeviceType, Mount, Namespace, NamespaceKind, RootfsPlan,
+    CgroupPlan, ContainerPlan, Mount, Namespace, NamespaceKind, RootfsPlan,
 };
 use oci_spec::runtime::{Linux, LinuxResources, LinuxSchedulerPolicy, Process};
 
@@ -16,7 +16,10 @@ use super::hooks::{self, Hooks};
 use super::mount_options::propagation;
 use super::mounts::{Around, HostFile, clean, mounts};
 use super::namespaces::HostNetwork;
-use super::{Bundle, OciError, cgroup, devices, invalid, namespaces, process, time, unsupported};
+use super::{
+    Bundle, DeviceRules, HostDisk, OciError, cgroup, devices, invalid, namespaces, process, time,
+    unsupported,
+};
 
 /// What a container's limits ask of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +47,10 @@ pub struct Translated {
     pub network: HostNetwork,
     /// `hostname`, which is the pod's as well.
     pub hostname: String,
+    /// Block devices of the host that it is given.
+    pub disks: Vec<HostDisk>,
+    /// Its device rules, which name devices of the host.
+    pub device_rules: DeviceRules,
     /// What was ignored, and why.
     pub warnings: Vec<String>,
 }
@@ -103,8 +110,10 @@ pub fn translate(
     let annotations = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
     let about = About { id, bundle: &bundle.directory, annotations: &annotations };
     let (create_hooks, start_hooks) = guest_hooks::hooks(spec.hooks().as_ref(), &about)?;
+    let (nodes, device_rules) = (devices::nodes(linux)?, devices::rules(linux, &mut warnings)?);
+    let disks = devices::host_disks(&nodes, &device_rules);
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
-    let container = ContainerPlan {
+    let mut container = ContainerPlan {
         id: id.to_owned(),
         rootfs: Some(RootfsPlan {
             readonly,
@@ -123,14 +132,15 @@ pub fn translate(
         domainname,
         cgroup: Some(CgroupPlan {
             settings: settings.unwrap_or_default(),
-            device_filter: devices::filter(linux)?,
+            device_filter: Vec::new(),
             delegated,
         }),
-        devices: device_nodes(linux, &mut warnings)?,
+        devices: nodes,
         masked_paths: paths("maskedPaths", linux.and_then(|l| l.masked_paths().as_ref()))?,
         readonly_paths: paths("readonlyPaths", linux.and_then(|l| l.readonly_paths().as_ref()))?,
         process: Some(process::plan(process, linux, &mut warnings)?),
     };
+    devices::substitute(&mut container, &device_rules, &[])?;
     Ok(Translated {
         container,
         terminal: process.terminal().unwrap_or(false),
@@ -139,6 +149,8 @@ pub fn translate(
         hooks: hooks::hooks(spec.hooks().as_ref())?,
         network: own.network,
         hostname: pod_hostname,
+        disks,
+        device_rules,
         warnings,
     })
 }
@@ -191,21 +203,6 @@ fn refuse_deadline_on_some_cpus(process: &Process, linux: Option<&Linux>) -> Res
         return Err(invalid("process.scheduler.policy", problem));
     }
     Ok(())
-}
-
-/// The device nodes. Nothing of the host is behind one: of a block device, that is told.
-fn device_nodes(
-    linux: Option<&Linux>,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<DeviceNode>, OciError> {
-    let nodes = devices::nodes(linux)?;
-    for node in nodes.iter().filter(|node| node.kind() == DeviceType::Block) {
-        let path = String::from_utf8_lossy(&node.path);
-        warnings.push(format!(
-            "linux.devices {path}: a pod has no block devices of the host yet; nothing is behind the node"
-        ));
-    }
-    Ok(nodes)
 }
 
 /// `sethostname(2)` takes 64 bytes, and only in a uts namespace of its own.

@@ -73,8 +73,8 @@ impl Update {
         };
         let both = usage.saturating_add(swap);
         for (name, what, limit, used) in [
-            ("limit", "memory", memory.limit(), usage),
             ("swap", "memory+swap", memory.swap(), both),
+            ("limit", "memory", memory.limit(), usage),
         ] {
             let limit = limit.and_then(|limit| u64::try_from(limit).ok()).filter(|n| *n != 0);
             if let Some(limit) = limit.filter(|limit| *limit < used) {

@@ -4,6 +4,8 @@
 //!
 //! Invariant: a process whose end is waited for was asked for here.
 
+use std::time::Duration;
+
 use cofferdam_agent_protocol::{
     CgroupSetting, ContainerPlan, Described, ProcessPlan, StreamToken, request, response,
 };
@@ -12,6 +14,9 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::actor::Command;
 use super::{Cause, ExitStatus, Expected, Pod, PodError, stopped, stream};
+
+/// How long the agent may take to hear that what it makes is not wanted any more.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 impl Pod {
     /// Creates a container. Streams are asked for where `plan.process` has a terminal or stdio; the
@@ -57,6 +62,10 @@ impl Pod {
             Ok(_) => Err(wrong("create or exec")),
             Err(error) => Err(error),
         };
+        if let Err(PodError { cause: Cause::AgentLost(_), .. }) = &outcome {
+            // What comes to be after all is nobody's: it goes at once.
+            let _ = tokio::time::timeout(LAST_WORD, self.delete(&of.0, &of.1, true)).await;
+        }
         // The pod may be gone.
         let _ = self.commands.send(Command::Forget(of)).await;
         outcome

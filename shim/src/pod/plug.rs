@@ -15,8 +15,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 
-use cofferdam_agent_protocol::{request, response};
+use cofferdam_agent_protocol::{DeviceNumber, Found, request, response};
 use cofferdam_vmm_api::{Bdf, DiskSpec, FdSlot, FromMonitor, Mac, NetSpec, NewDevice, ToMonitor};
+use serde::{Deserialize, Serialize};
 
 use super::{Cause, Pod, PodError, in_time, stream};
 
@@ -33,6 +34,15 @@ pub struct NewDisk {
     pub file: File,
     /// The guest may not write.
     pub readonly: bool,
+}
+
+/// A disk that the guest has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedDisk {
+    /// Where it is on the bus.
+    pub address: Bdf,
+    /// Its device number in the guest.
+    pub number: (u32, u32),
 }
 
 /// A network card to be attached.
@@ -69,18 +79,23 @@ struct There {
 }
 
 impl Pod {
-    /// Attaches disks to the running machine, and waits until the guest has found them all: their addresses, in
+    /// Attaches disks to the running machine, and waits until the guest has found them all: where they are, in
     /// order. If one cannot be had, none is attached.
     ///
     /// Not to be cancelled: disks that are on the bus by then would stay there.
     ///
     /// # Errors
     /// [`Cause::Plug`] says which step failed and why.
-    pub async fn attach(&self, disks: Vec<NewDisk>) -> Result<Vec<Bdf>, PodError> {
+    pub async fn attach(&self, disks: Vec<NewDisk>) -> Result<Vec<AttachedDisk>, PodError> {
         let parcels = disks.into_iter().map(NewDisk::parcel).collect::<io::Result<_>>();
         let unfit = |error: io::Error| failed(Cause::Unfit(error.to_string()));
         let parcels = parcels.map_err(unfit).map_err(plug("looking at a disk"))?;
-        self.plug_in(parcels).await.map(|(addresses, _)| addresses)
+        let (addresses, found) = self.plug_in(parcels).await?;
+        let attached = |(address, number): (Bdf, &DeviceNumber)| AttachedDisk {
+            address,
+            number: (number.major, number.minor),
+        };
+        Ok(addresses.into_iter().zip(&found.disks).map(attached).collect())
     }
 
     /// Attaches network cards in the same way; what the guest calls them, too.
@@ -89,9 +104,9 @@ impl Pod {
     /// As [`Pod::attach`].
     pub async fn attach_nets(&self, nets: Vec<NewNet>) -> Result<Vec<AttachedNet>, PodError> {
         let parcels = nets.into_iter().map(NewNet::parcel).collect();
-        let (addresses, interfaces) = self.plug_in(parcels).await?;
+        let (addresses, found) = self.plug_in(parcels).await?;
         let attached = |(address, interface)| AttachedNet { address, interface };
-        Ok(addresses.into_iter().zip(interfaces).map(attached).collect())
+        Ok(addresses.into_iter().zip(found.interfaces).map(attached).collect())
     }
 
     /// Detaches disks, none of which may be mounted, and network cards from guest and machine.
@@ -116,9 +131,9 @@ impl Pod {
         self.take_away(devices, &mut plugged).await
     }
 
-    /// Puts devices on the bus and waits until the guest has found them; all or none. Their addresses, and the
-    /// names of the interfaces among them.
-    async fn plug_in(&self, parcels: Vec<Parcel>) -> Result<(Vec<Bdf>, Vec<String>), PodError> {
+    /// Puts devices on the bus and waits until the guest has found them; all or none. Their addresses, and
+    /// what the guest tells of them.
+    async fn plug_in(&self, parcels: Vec<Parcel>) -> Result<(Vec<Bdf>, Found), PodError> {
         let mut plugged = self.plugged.lock().await;
         let mut there = There::default();
         let found = match self.attach_to_machine(parcels, &mut there).await {
@@ -132,7 +147,7 @@ impl Pod {
             let _ = self.let_go(&addresses).await;
             let _ = self.take_away(&addresses, &mut plugged).await;
         }
-        found.map(|interfaces| (addresses, interfaces))
+        found.map(|found| (addresses, found))
     }
 
     /// Puts devices on the bus; in `there` is what is on it also after a failure half-way.
@@ -152,16 +167,17 @@ impl Pod {
         Ok(())
     }
 
-    /// Waits until the guest has found what is `expected`; what it calls the interfaces.
-    async fn found(&self, expected: &request::Expect) -> Result<Vec<String>, PodError> {
+    /// Waits until the guest has found what is `expected`; what it tells of each.
+    async fn found(&self, expected: &request::Expect) -> Result<Found, PodError> {
         let asked = self.request(request::Body::Expect(expected.clone()));
         let found = async {
             match asked.await? {
                 response::Body::Found(found)
-                    if found.interfaces.len() == expected.nets.len()
+                    if found.disks.len() == expected.disks.len()
+                        && found.interfaces.len() == expected.nets.len()
                         && found.interfaces.iter().all(|name| is_interface(name)) =>
                 {
-                    Ok(found.interfaces)
+                    Ok(found)
                 }
                 _ => Err(failed(Cause::WrongAnswer("expect"))),
             }

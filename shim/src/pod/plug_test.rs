@@ -1,6 +1,6 @@
 //! Devices that come and go, against a fake monitor and agent.
 
-use cofferdam_agent_protocol::{AgentError, ErrorKind, Found, request, response};
+use cofferdam_agent_protocol::{AgentError, DeviceNumber, ErrorKind, Found, request, response};
 use cofferdam_vmm_api::{FdSlot, FromMonitor, Mac, NewDevice, ToMonitor};
 
 use super::fake_test::{Agent, Guest, with};
@@ -39,7 +39,13 @@ fn finds(agent: &mut Agent) -> (u64, Vec<(u32, String)>) {
 
 fn found(agent: &mut Agent, id: u64, interfaces: &[&str]) {
     let interfaces = interfaces.iter().map(|name| (*name).to_owned()).collect();
-    agent.answer(id, response::Body::Found(Found { interfaces }));
+    agent.answer(id, response::Body::Found(Found { interfaces, disks: vec![] }));
+}
+
+/// The guest has found disks, and gives them these minor numbers.
+fn found_disks(agent: &mut Agent, id: u64, minors: &[u32]) {
+    let disks = minors.iter().map(|minor| DeviceNumber { major: 254, minor: *minor }).collect();
+    agent.answer(id, response::Body::Found(Found { interfaces: vec![], disks }));
 }
 
 fn lets_go(agent: &mut Agent, addresses: &[u32]) -> u64 {
@@ -66,7 +72,7 @@ fn disks_are_found_by_the_guest_under_their_serial_numbers_and_let_go_of_first()
         assert!(first != second && first.len() == 20, "{first} {second}");
         let (id, expected) = finds(&mut agent);
         assert_eq!(expected, [(0x20, first), (0x21, second)]);
-        found(&mut agent, id, &[]);
+        found_disks(&mut agent, id, &[16, 32]);
         let id = lets_go(&mut agent, &[0x21]);
         done(&mut agent, id);
         detaches(&guest, 0x21, false);
@@ -76,9 +82,10 @@ fn disks_are_found_by_the_guest_under_their_serial_numbers_and_let_go_of_first()
     let host = async |pod: &Pod| {
         pod.ready().await.unwrap();
         let attached = pod.attach(disks(2)).await.unwrap();
-        assert_eq!(attached, [Bdf(0x20), Bdf(0x21)]);
-        pod.detach(&attached[1..]).await.unwrap();
-        assert!(pod.detach_by_force(&attached[..1]).await.unwrap());
+        let at = |address, minor| AttachedDisk { address: Bdf(address), number: (254, minor) };
+        assert_eq!(attached, [at(0x20, 16), at(0x21, 32)]);
+        pod.detach(&[Bdf(0x21)]).await.unwrap();
+        assert!(pod.detach_by_force(&[Bdf(0x20)]).await.unwrap());
     };
     with(guest, host);
 }
@@ -166,7 +173,7 @@ fn a_disk_that_the_guest_keeps_stays() {
         let mut agent = guest.agent();
         attaches(&guest, 0x20);
         let (id, _) = finds(&mut agent);
-        found(&mut agent, id, &[]);
+        found_disks(&mut agent, id, &[16]);
         let id = lets_go(&mut agent, &[0x20]);
         error(&mut agent, id, "it is mounted");
         guest.end();
@@ -174,10 +181,31 @@ fn a_disk_that_the_guest_keeps_stays() {
     let host = async |pod: &Pod| {
         pod.ready().await.unwrap();
         let attached = pod.attach(disks(1)).await.unwrap();
-        pod.detach(&attached).await.unwrap_err()
+        pod.detach(&[attached[0].address]).await.unwrap_err()
     };
     let text = with(guest, host).0.to_string();
     assert_eq!(text, "waiting for the guest to let go of a device: it is mounted");
+}
+
+#[test]
+fn a_guest_that_does_not_number_its_disks_has_none() {
+    let guest = |guest: Guest| {
+        guest.boot();
+        let mut agent = guest.agent();
+        attaches(&guest, 0x20);
+        let (id, _) = finds(&mut agent);
+        found_disks(&mut agent, id, &[16, 32]);
+        let id = lets_go(&mut agent, &[0x20]);
+        done(&mut agent, id);
+        detaches(&guest, 0x20, false);
+        guest.end();
+    };
+    let host = async |pod: &Pod| {
+        pod.ready().await.unwrap();
+        pod.attach(disks(1)).await.unwrap_err()
+    };
+    let text = with(guest, host).0.to_string();
+    assert!(text.contains("answered expect with something else"), "{text}");
 }
 
 #[test]
@@ -187,7 +215,7 @@ fn what_was_not_attached_is_neither_let_go_of_nor_taken_away() {
         let mut agent = guest.agent();
         attaches(&guest, 0x20);
         let (id, _) = finds(&mut agent);
-        found(&mut agent, id, &[]);
+        found_disks(&mut agent, id, &[16]);
         guest.end();
     };
     let host = async |pod: &Pod| {
@@ -208,7 +236,7 @@ fn what_the_monitor_keeps_does_not_keep_the_others() {
         attaches(&guest, 0x20);
         attaches(&guest, 0x21);
         let (id, _) = finds(&mut agent);
-        found(&mut agent, id, &[]);
+        found_disks(&mut agent, id, &[16, 32]);
         guest.control.receive::<ToMonitor>().unwrap();
         guest.tell(&FromMonitor::Refused("not this one".into()));
         detaches(&guest, 0x21, false);
@@ -218,6 +246,7 @@ fn what_the_monitor_keeps_does_not_keep_the_others() {
     let host = async |pod: &Pod| {
         pod.ready().await.unwrap();
         let attached = pod.attach(disks(2)).await.unwrap();
+        let attached: Vec<Bdf> = attached.iter().map(|disk| disk.address).collect();
         let error = pod.detach_by_force(&attached).await.unwrap_err();
         assert!(error.to_string().contains("not this one"), "{error}");
         pod.detach_by_force(&attached[..1]).await.unwrap();

@@ -15,19 +15,20 @@ mod plan;
 mod stand_in;
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cofferdam_vmm_api::{Bdf, ChannelError};
+use cofferdam_vmm_api::ChannelError;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 pub(crate) use failure::{RunError, report};
 pub(crate) use foreground::{Outcome, foreground, hold};
 pub(crate) use ground::{Ground, default_monitor};
 pub(crate) use hooks::{poststart, poststop};
-pub(crate) use plan::{PlanError, PodKind, RunPlan};
+pub(crate) use plan::{Placed, PlanError, PodKind, RunPlan};
 pub(crate) use stand_in::{StandIn, Terminal};
 
 use crate::container::{Mark, Saved};
@@ -35,6 +36,7 @@ use crate::control::{Answer, Create, Failure, ToSupervisor, parcel};
 use crate::hostgroup;
 use crate::signals::Signals;
 use crate::socket::{Socket, hand_over};
+use crate::storage::given;
 use crate::timeline::{PodStage, Timeline};
 
 /// What a creation was asked for besides its plan.
@@ -98,21 +100,21 @@ pub(crate) async fn create(
     (ground, signals): (&mut Ground, &mut Signals),
     timeline: &mut Timeline,
 ) -> Result<Created, RunError> {
+    let given = given(&plan.disks)?;
     let disks = ground.disks(plan, signals).await?;
     timeline.reach(PodStage::RootfsReady);
-    let path = plan.cgroups_path.as_deref();
-    let cgroup = path.and_then(|path| hostgroup::create(path, options.systemd));
-    if let Some(group) = cgroup.as_deref() {
-        if hostgroup::is_busy(group) {
-            let busy = format!("container's cgroup is not empty: {}", group.display());
-            return Err(Failure::other(busy).into());
-        }
+    let cgroup = match plan.cgroups_path.as_deref() {
+        Some(path) => hostgroup::create(path, options.systemd, ground.path()),
+        None => Ok(None),
+    };
+    let cgroup = cgroup.map_err(|busy| RunError::from(Failure::other(busy)))?;
+    if let Some(group) = &cgroup {
         // Before the monitor is started, which goes below the supervisor's group.
         ground.place_in(group);
     }
     let create = async {
-        let (layer, scratch) = ground.place(plan, disks).await?;
-        create_on(plan, options, ground, (layer, scratch, cgroup)).await
+        let placed = ground.place(plan, disks, &given).await?;
+        create_on(plan, options, ground, (placed, cgroup)).await
     };
     tokio::select! {
         created = create => created,
@@ -124,13 +126,13 @@ async fn create_on(
     plan: &RunPlan,
     options: &Options,
     ground: &Ground,
-    (layer, scratch, cgroup): (Bdf, Option<Bdf>, Option<PathBuf>),
+    (placed, cgroup): (Placed, Option<PathBuf>),
 ) -> Result<Created, RunError> {
-    let mut container = plan.container_on(layer, scratch);
+    let mut container = plan.container_on(&placed)?;
     let process = container.process.as_mut();
     let terminal = process.and_then(|process| process.terminal.as_mut());
     let size = terminal.map(|terminal| Terminal::of(terminal, options.detached));
-    let stand_in = if options.detached {
+    let mut stand_in = if options.detached {
         StandIn::proxy(plan.command_line(), size, options.console_socket.as_deref(), &plan.network)?
     } else {
         StandIn::ours()?
@@ -148,11 +150,12 @@ async fn create_on(
             .map_err(|error| RunError::Host("looking at the proxy of the container", error))?,
         pod: ground.pod().to_owned(),
         keep: options.keep,
-        scratch,
+        scratch: placed.scratch,
         cgroup,
         owner: rustix::process::getuid().as_raw(),
     };
     saved.save(ground.path(), &plan.config)?;
+    ground.hooked(&saved);
     hooks::create(&plan.hooks.create, &saved, ground.supervisor()).await?;
     let message = ToSupervisor::Create(Create {
         directory: ground.path().to_owned(),
@@ -164,13 +167,9 @@ async fn create_on(
     let mut fds = vec![parcel.as_fd()];
     fds.extend(stand_in.fds());
     ask(ground.supervisor(), &message, &fds).await?;
-    let told = tell(options, stand_in.pid);
-    if let Err(error) = told {
-        // Nobody could find it.
-        let _ = ask(ground.supervisor(), &ToSupervisor::kill(&options.id), &[]).await;
-        return Err(error);
-    }
-    Ok(Created { saved, ours: stand_in.ours })
+    tell(options, stand_in.pid)?;
+    stand_in.leave();
+    Ok(Created { saved, ours: stand_in.ours.take() })
 }
 
 /// Tells who stands for the container to those who were named.
@@ -208,6 +207,9 @@ pub(crate) fn write_pid(path: &Path, pid: u32) -> Result<(), RunError> {
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(path.file_name().unwrap_or_default());
     let temporary = path.with_file_name(hidden);
-    std::fs::write(&temporary, pid.to_string()).map_err(failed)?;
+    // What somebody put there is not followed.
+    let _ = std::fs::remove_file(&temporary);
+    let mut file = File::create_new(&temporary).map_err(failed)?;
+    file.write_all(pid.to_string().as_bytes()).map_err(failed)?;
     std::fs::rename(&temporary, path).map_err(failed)
 }

@@ -13,7 +13,10 @@ use cofferdam_vmm_api::{
 use crate::config::{ConfigError, Overrides, Scratch, Settings};
 use crate::container::Saved;
 use crate::oci::hooks::Hooks;
-use crate::oci::{Bundle, HostFile, HostNetwork, OciError, translate};
+use crate::oci::{
+    Bundle, DeviceRules, HostDisk, HostFile, HostNetwork, OciError, Substitute, substitute,
+    translate,
+};
 use crate::sizing::{Size, SizeError, size};
 
 /// Bytes of the guest's console that are kept.
@@ -73,6 +76,17 @@ pub(crate) enum PodKind {
     Of(Box<Saved>),
 }
 
+/// Where the disks of a container are.
+#[derive(Clone, Debug)]
+pub(crate) struct Placed {
+    /// Its layer.
+    pub(crate) layer: Bdf,
+    /// The scratch disk of its pod.
+    pub(crate) scratch: Option<Bdf>,
+    /// Block devices of the host.
+    pub(crate) given: Vec<Substitute>,
+}
+
 /// What is to be run.
 #[derive(Clone, Debug)]
 pub(crate) struct RunPlan {
@@ -98,6 +112,10 @@ pub(crate) struct RunPlan {
     pub(crate) cgroups_path: Option<PathBuf>,
     /// `config.json`, for commands that come later.
     pub(crate) config: Vec<u8>,
+    /// Block devices of the host that the container is given.
+    pub(crate) disks: Vec<HostDisk>,
+    /// Its device rules.
+    pub(crate) device_rules: DeviceRules,
     /// The machine's size.
     pub(crate) size: Size,
     /// Settings, all sources together.
@@ -146,6 +164,8 @@ impl RunPlan {
             hostname: translated.hostname,
             cgroups_path: bundle.spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()),
             config: serde_json::to_vec(&bundle.spec).unwrap_or_default(),
+            disks: translated.disks,
+            device_rules: translated.device_rules,
             size,
             settings,
             warnings: translated.warnings,
@@ -158,15 +178,20 @@ impl RunPlan {
         if self.hostname.is_empty() { "cofferdam".into() } else { self.hostname.clone() }
     }
 
-    /// The container on a machine where its layer and the pod's scratch disk have these addresses.
-    #[must_use]
-    pub(crate) fn container_on(&self, layer: Bdf, scratch: Option<Bdf>) -> ContainerPlan {
+    /// The container on a machine where its disks are `placed`.
+    ///
+    /// # Errors
+    /// Its device rules do not fit.
+    pub(crate) fn container_on(&self, placed: &Placed) -> Result<ContainerPlan, PlanError> {
         let mut container = self.container.clone();
         let rootfs = container.rootfs.get_or_insert_with(RootfsPlan::default);
-        rootfs.layers = vec![layer.0.into()];
-        let disk = scratch.map(|address| upper::Disk { address: address.0.into() });
+        rootfs.layers = vec![placed.layer.0.into()];
+        let disk = placed.scratch.map(|address| upper::Disk { address: address.0.into() });
         rootfs.upper = Some(disk.map_or(Upper::Tmpfs(upper::Tmpfs { bytes: 0 }), Upper::Disk));
-        container
+        let substituted = substitute(&mut container, &self.device_rules, &placed.given);
+        let path = self.bundle.join("config.json").display().to_string();
+        substituted.map_err(|source| PlanError::Oci { path, source })?;
+        Ok(container)
     }
 
     /// What it runs first.
@@ -182,10 +207,10 @@ impl RunPlan {
         program.map(|program| String::from_utf8_lossy(program).into_owned()).unwrap_or_default()
     }
 
-    /// The machine. Its descriptors are, in this order: kernel, image, layer, scratch disk (with one),
-    /// console log (with a console), connections.
+    /// The machine, with room for `given` disks of the host. Its descriptors are, in this order: kernel, image, layer,
+    /// scratch disk (with one), console log (with a console), connections.
     #[must_use]
-    pub(crate) fn machine(&self, verbose: bool) -> MachineSpec {
+    pub(crate) fn machine(&self, verbose: bool, given: usize) -> MachineSpec {
         let mut next = 0..;
         let mut slot = || FdSlot(next.next().unwrap_or(u16::MAX));
         let (kernel, image, layer) = (slot(), slot(), slot());
@@ -210,11 +235,21 @@ impl RunPlan {
             rng: true,
             nets: vec![],
             balloon: true,
-            spare_queues: match self.pod {
-                PodKind::Sandbox => SANDBOX_SPARE_QUEUES,
-                _ => SPARE_QUEUES,
-            },
+            spare_queues: self.places().saturating_add(u8::try_from(given).unwrap_or(u8::MAX)),
             console,
+        }
+    }
+
+    /// How many disks containers that join it can have. podman says of no container that it is a pod's: that shows only
+    /// in what it runs, which waits for nothing.
+    fn places(&self) -> u8 {
+        let named = |name: &str| self.program().rsplit('/').next() == Some(name);
+        let waits = named("pause")
+            || named("catatonit") && self.command_line().iter().any(|argument| argument == b"-P");
+        match self.pod {
+            PodKind::Sandbox => SANDBOX_SPARE_QUEUES,
+            _ if waits => SANDBOX_SPARE_QUEUES,
+            _ => SPARE_QUEUES,
         }
     }
 
@@ -260,8 +295,8 @@ impl Others {
             return Ok(Self { all: Vec::new(), pod: PodKind::Own });
         }
         let all = Saved::all(root);
-        let first = all.iter().find(|saved| pids.contains(&saved.process.pid));
-        let pod = first.filter(|saved| saved.process.is_alive()).cloned();
+        let is = |saved: &&Saved| pids.contains(&saved.process.pid) && saved.process.is_alive();
+        let pod = all.iter().find(is).cloned();
         let pod = pod.map_or(PodKind::Own, |saved| PodKind::Of(Box::new(saved)));
         Ok(Self { all, pod })
     }
@@ -269,8 +304,10 @@ impl Others {
     /// The container of the pod whose proxy is the process `pid`.
     fn member(&self, pid: u32) -> Option<&Saved> {
         let PodKind::Of(joined) = &self.pod else { return None };
-        let is = |saved: &&Saved| saved.process.pid == pid && saved.pod == joined.pod;
-        self.all.iter().find(is).filter(|saved| saved.process.is_alive())
+        let is = |saved: &&Saved| {
+            saved.process.pid == pid && saved.pod == joined.pod && saved.process.is_alive()
+        };
+        self.all.iter().find(is)
     }
 }
 

@@ -18,7 +18,7 @@ fn the_machine_names_each_descriptor_once() {
             let flags =
                 Overrides { scratch: Some(scratch), console: Some(console), ..Default::default() };
             let plan = plan(flags);
-            let machine = plan.machine(false);
+            let machine = plan.machine(false, 0);
             let count = 4 + usize::from(scratch != Scratch::Tmpfs) + usize::from(console);
             machine.check(count).unwrap();
             assert_eq!(
@@ -32,13 +32,37 @@ fn the_machine_names_each_descriptor_once() {
 
 #[test]
 fn the_container_gets_the_disks_addresses() {
-    let on = plan(Overrides::default()).container_on(Bdf(24), Some(Bdf(32)));
+    let placed = |scratch| Placed { layer: Bdf(24), scratch, given: Vec::new() };
+    let on = plan(Overrides::default()).container_on(&placed(Some(Bdf(32)))).unwrap();
     let rootfs = on.rootfs.unwrap();
     assert_eq!(rootfs.layers, [24]);
     assert_eq!(rootfs.upper, Some(Upper::Disk(upper::Disk { address: 32 })));
     let flags = Overrides { scratch: Some(Scratch::Tmpfs), ..Default::default() };
-    let on = plan(flags).container_on(Bdf(24), None);
+    let on = plan(flags).container_on(&placed(None)).unwrap();
     assert!(matches!(on.rootfs.unwrap().upper, Some(Upper::Tmpfs(_))));
+}
+
+#[test]
+fn each_disk_of_the_host_has_a_queue() {
+    let plan = plan(Overrides::default());
+    assert_eq!(plan.machine(false, 3).spare_queues, SPARE_QUEUES + 3);
+}
+
+#[test]
+fn what_podman_starts_a_pod_with_has_places_for_others() {
+    let mut spec = serde_json::to_value(default_spec().unwrap()).unwrap();
+    let mut places = |args: serde_json::Value| {
+        spec["process"]["args"] = args;
+        let spec = serde_json::from_value(spec.clone()).unwrap();
+        let (directory, rootfs) = ("/b".into(), "/b/rootfs".into());
+        let bundle = Bundle { directory, rootfs, spec, warnings: vec![] };
+        let (none, other) = Default::default();
+        RunPlan::new((Path::new("/none"), "c"), &bundle, none, other).unwrap().places()
+    };
+    assert_eq!(places(serde_json::json!(["/catatonit", "-P"])), SANDBOX_SPARE_QUEUES);
+    assert_eq!(places(serde_json::json!(["/pause"])), SANDBOX_SPARE_QUEUES);
+    // The same program, as the first process of a container (`--init`).
+    assert_eq!(places(serde_json::json!(["/dev/init/catatonit", "--", "sh"])), SPARE_QUEUES);
 }
 
 #[test]
@@ -66,7 +90,7 @@ fn annotations_tell_the_pod() {
         let bundle = annotated(serde_json::json!({ kind: "sandbox", sandbox: "s" }));
         let made = plan("s", &bundle).unwrap();
         assert!(matches!(made.pod, PodKind::Sandbox));
-        assert_eq!(made.machine(false).spare_queues, SANDBOX_SPARE_QUEUES);
+        assert_eq!(made.machine(false, 0).spare_queues, SANDBOX_SPARE_QUEUES);
         let bundle = annotated(serde_json::json!({ kind: "container", sandbox: "s" }));
         let error = plan("c", &bundle).unwrap_err().to_string();
         assert_eq!(error, format!("annotation {sandbox}: the sandbox s does not run"));

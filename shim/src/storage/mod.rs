@@ -2,6 +2,8 @@
 //!
 //! Invariant: the layer is never written; the scratch disk has no name and ends with the pod.
 
+mod given;
+
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::task::JoinHandle;
 
 use crate::config::{Scratch, Settings};
+pub(crate) use given::{Given, GivenError, given};
 
 /// Time between two tries to stop the thread that makes disks.
 const ABORT_PAUSE: Duration = Duration::from_millis(20);

@@ -25,6 +25,10 @@ pub mod place {
     pub const INITRAMFS: &str = "/bench/initramfs";
     /// The initramfs whose init puts load on devices.
     pub const LOAD: &str = "/bench/load";
+    /// Our runtime, as it is installed.
+    pub const COFFERDAM: &str = "/usr/local/bin/cofferdam";
+    /// runc, of the host's distribution.
+    pub const RUNC: &str = "/usr/sbin/runc";
     /// QEMU, of the host's distribution.
     pub const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 }
@@ -37,6 +41,32 @@ pub struct Plan {
     /// Devices to put load on, after that.
     #[serde(default)]
     pub loads: Vec<Device>,
+    /// Rounds of containers that come and go in a pod, after that; the first does not count.
+    #[serde(default)]
+    pub rounds: u32,
+}
+
+/// What runs containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    /// Debian's.
+    Runc,
+    /// Ours.
+    Cofferdam,
+}
+
+/// Instructions that the calls for one container took, to a thousand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calls {
+    /// Of which runtime.
+    pub runtime: Runtime,
+    /// `create`.
+    pub create: u64,
+    /// `start`, and the life of a process that ends at once.
+    pub start: u64,
+    /// `delete`.
+    pub delete: u64,
 }
 
 /// A device under load.

@@ -1,5 +1,5 @@
 //! `measure PLAN`: starts the machines of a plan one after the other and prints what each one took; then puts load on
-//! devices and prints what each phase of that took.
+//! devices and prints what each phase of that took; then runs containers in a pod and prints what their calls took.
 //!
 //! Invariant: nothing else runs in the host meanwhile, and nothing of one run is left for the next.
 #![forbid(unsafe_code)]
@@ -7,6 +7,7 @@
 mod cofferdam;
 mod load;
 mod memory;
+mod oci;
 mod peer;
 mod process;
 mod qemu;
@@ -39,6 +40,9 @@ fn main() -> Result<()> {
     }
     for device in &plan.loads {
         load::measure(*device).with_context(|| format!("load on {device:?}"))?;
+    }
+    if plan.rounds > 0 {
+        oci::measure(plan.rounds).context("containers in a pod")?;
     }
     Ok(())
 }

@@ -84,7 +84,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         levels.push(("KVM-level", kvm_level(args.filter.as_deref())?));
     }
     if !args.unit {
-        levels.push(("end-to-end", end_to_end(args)?));
+        let counts = end_to_end(args).unwrap_or_else(|error| {
+            println!("end-to-end: {error:#}");
+            Counts { failed: 1, ..Counts::default() }
+        });
+        levels.push(("end-to-end", counts));
     }
     if args.measure {
         levels.push(("measured", measured()));
@@ -209,13 +213,40 @@ fn measured() -> Counts {
     counts
 }
 
+/// How often the cases are begun, if the emulated host dies under them.
+const HOSTS: u32 = 2;
+
 fn end_to_end(args: &Args) -> Result<Counts> {
+    let kind = artefacts::kind()?;
+    for _ in 1..HOSTS {
+        match end_to_end_once(args, kind) {
+            Err(error) if kind == Kind::Emulated && error.is::<Lost>() => {
+                println!("{AGAIN} {error:#}\n==> the cases begin anew, in another test host");
+            }
+            result => return result,
+        }
+    }
+    end_to_end_once(args, kind)
+}
+
+/// The host of the cases did not come up, or died under them: what it runs on is at fault, or the host itself, but no
+/// case.
+#[derive(Debug)]
+struct Lost;
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the test host was lost")
+    }
+}
+
+fn end_to_end_once(args: &Args, kind: Kind) -> Result<Counts> {
     let stage = artefacts::stage()?;
     let cases = artefacts::add_cases(&stage)?;
     let rootfs = Some(rootfs::for_tests()?);
-    let kind = artefacts::kind()?;
     let keep = args.keep.then(|| "default".to_owned());
-    let host = TestHost::get(kind, Setup { stage: Some(stage), rootfs, keep })?;
+    let host = TestHost::get(kind, Setup { stage: Some(stage), rootfs, keep });
+    let host = host.map_err(|error| error.context(Lost))?;
     eprintln!("==> end-to-end cases");
     let (reader, writer) = std::io::pipe().context("making a pipe")?;
     let mut argv = vec![cases];
@@ -238,7 +269,7 @@ fn end_to_end(args: &Args) -> Result<Counts> {
     drop(options);
     let counts = counting.join().map_err(|_| anyhow::anyhow!("counting the cases failed"))?;
     let mut counts = counts?;
-    let status = status?;
+    let status = status.map_err(|error| error.context(Lost))?;
     println!("the cases ended with {status}");
     if let Some(share) = share {
         let place = artefacts::root().join("docs").join(PAGE);

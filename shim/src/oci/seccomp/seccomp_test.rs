@@ -137,6 +137,18 @@ fn what_cannot_be_done_is_refused_with_its_reason() {
 }
 
 #[test]
+fn a_profile_without_flags_has_runcs() {
+    let flags = |profile: serde_json::Value| {
+        filter(&serde_json::from_value(profile).unwrap()).unwrap().flags
+    };
+    let action = "SCMP_ACT_ALLOW";
+    assert_eq!(flags(json!({"defaultAction": action})), SPEC_ALLOW);
+    assert_eq!(flags(json!({"defaultAction": action, "flags": []})), 0);
+    let log = json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC"]);
+    assert_eq!(flags(json!({"defaultAction": action, "flags": log})), LOG);
+}
+
+#[test]
 fn every_known_call_fits_for_all_three_abis() {
     let names: Vec<&str> = include_str!("syscalls.txt")
         .lines()

@@ -85,7 +85,8 @@ impl Rack {
     async fn attach(&mut self, wanted: &[usize]) -> Result<Vec<Bdf>> {
         let disk = |index: &usize| Ok(NewDisk { file: self.images.file(*index)?, readonly: true });
         let disks = wanted.iter().map(disk).collect::<Result<_>>()?;
-        let places = self.live.pod.attach(disks).await?;
+        let attached = self.live.pod.attach(disks).await?;
+        let places: Vec<_> = attached.iter().map(|disk| disk.address).collect();
         ensure!(places.len() == wanted.len());
         for (index, place) in wanted.iter().zip(&places) {
             ensure!(!self.attached.values().any(|taken| taken == place), "{place} is taken");
@@ -236,8 +237,9 @@ fn a_disk_that_was_written_to_goes_and_comes_back() -> Result<()> {
         let live = Live::start().await?;
         for _ in 0..2 {
             let file = disk.reopen()?;
-            let places = live.pod.attach(vec![NewDisk { file, readonly: false }]).await?;
-            let place = *places.first().context("no place")?;
+            let attached = live.pod.attach(vec![NewDisk { file, readonly: false }]).await?;
+            let place = attached.first().context("no place")?.address;
+            let places = [place];
             let user = live.hold_on(place).await?;
             let script = "[ ! -e /new ] && head -c 4000000 /dev/urandom > /new && stat -c %s /new";
             let text = live.shell_on(place, script).await?;

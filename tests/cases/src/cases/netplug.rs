@@ -126,7 +126,8 @@ async fn come_and_go() -> Result<()> {
     rack.detach(&[5, 2]).await?;
     let images = Images::new([("file", "content")].into_iter())?;
     let disk = NewDisk { file: images.file(0)?, readonly: true };
-    let place = rack.live.pod.attach(vec![disk]).await?;
+    let attached = rack.live.pod.attach(vec![disk]).await?;
+    let place: Vec<_> = attached.iter().map(|disk| disk.address).collect();
     ensure!(place.iter().all(|place| places.contains(place)), "{place:?} of {places:?}");
     let text = rack.live.shell(&place, "cat /file").await?;
     ensure!(text == "content", "{text}");

@@ -77,7 +77,7 @@ impl Engine {
     }
 
     /// The runtime's program.
-    fn runtime() -> (String, &'static str) {
+    pub(super) fn runtime() -> (String, &'static str) {
         match std::env::var(RUNTIME) {
             Ok(name) => {
                 (name.clone(), if name == "crun" { "/usr/bin/crun" } else { "/usr/sbin/runc" })
@@ -100,7 +100,7 @@ impl Engine {
         let (name, path) = Self::runtime();
         // The test host has no systemd.
         let text = format!(
-            "[engine]\nruntime = \"{name}\"\ninfra_image = \"{IMAGE}\"\ninfra_command = \"/bin/sleep 10000\"\n\
+            "[engine]\nruntime = \"{name}\"\n\
              events_logger = \"file\"\ncgroup_manager = \"cgroupfs\"\n[engine.runtimes]\n{name} = [\"{path}\"]\n\
 "
         );

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::cases;
 use super::engine::{Engine, IMAGE, parsed};
+use super::flags::LoopDevice;
 use crate::run::unique_id;
 
 cases!(a_pod, kube_play, a_secret, user_namespaces);
@@ -23,6 +24,12 @@ fn a_pod(engine: &Engine) -> Result<()> {
     // Containers of a pod share its network and its name.
     let script = "hostname; until wget -qO- http://127.0.0.1:8080/passwd; do sleep 0.2; done";
     in_pod(script, &["--rm"])?.exits(0)?.has("shared")?.has("root:x:0:0")?;
+    // A disk of the host comes to a pod that runs, and goes with its container.
+    let disk = LoopDevice::new(engine, "pod's")?;
+    let script = "test $(blockdev --getsize64 /dev/mine) = 1048576 && head -n 1 /dev/mine";
+    let device = format!("--device={}:/dev/mine", disk.node);
+    in_pod(script, &["--rm", &device])?.exits(0)?.prints("disk of pod's")?;
+    disk.detach()?;
     let pods: Value = parsed(&engine.call(&["pod", "inspect", &pod])?.exits(0)?)?;
     let pod_state = pods.get(0).unwrap_or(&pods);
     ensure!(pod_state["State"] == "Running" && pod_state["NumContainers"] == 2, "{pod_state}");

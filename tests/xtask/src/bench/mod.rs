@@ -22,6 +22,7 @@ use crate::{artefacts, image, kernel};
 
 mod draw;
 mod loads;
+mod oci;
 mod report;
 mod runs;
 
@@ -44,6 +45,8 @@ pub(crate) enum Task {
     Net(Output),
     /// Exits and system calls of what goes over vsock.
     Vsock(Output),
+    /// Create, start and delete of a container in a pod, beside runc.
+    Oci(Output),
 }
 
 #[derive(Clone, Copy, clap::Args)]
@@ -54,8 +57,10 @@ pub(crate) struct Output {
 }
 
 /// What measures a promise.
-pub(crate) const PROMISED: [Task; 2] =
-    [Task::Boot(Output { json: false }), Task::Disk(Output { json: false })];
+pub(crate) const PROMISED: [Task; 3] = {
+    let output = Output { json: false };
+    [Task::Boot(output), Task::Disk(output), Task::Oci(output)]
+};
 
 /// Runs `cargo xtask bench`.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -64,12 +69,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Task::Disk(output) => load(Device::Disk, output.json),
         Task::Net(output) => load(Device::Net, output.json),
         Task::Vsock(output) => load(Device::Vsock, output.json),
+        Task::Oci(output) => containers(output.json),
     }
 }
 
 fn boot(json: bool) -> Result<()> {
     let image = image::build()?;
-    let stage = stage(&runs::plan())?;
+    let stage = Stage::new()?;
+    add_machines(&stage, &runs::plan())?;
     stage.add(&image.initramfs, place::INITRAMFS)?;
     let text = measuring::measure(&stage)?;
     let measured = parse(&text)?;
@@ -79,31 +86,22 @@ fn boot(json: bool) -> Result<()> {
     let drawing = directory.join("bench-boot.svg");
     fs::write(&drawing, draw::draw(&measured))
         .with_context(|| format!("writing {}", drawing.display()))?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-        eprintln!("{report}");
-    } else {
-        println!("{report}");
-    }
+    show(&report, json)?;
     eprintln!("drawing: {}", drawing.display());
     kept(&report.broken())
 }
 
 /// Measures what load on `device` costs.
 fn load(device: Device, json: bool) -> Result<()> {
-    let stage = stage(&Plan { loads: vec![device], ..Plan::default() })?;
+    let stage = Stage::new()?;
+    add_machines(&stage, &Plan { loads: vec![device], ..Plan::default() })?;
     let (_, guest) = image::build_static("cofferdam-test-guest")?;
     let bytes = fs::read(&guest).with_context(|| format!("reading {}", guest.display()))?;
     let file = stage.tree().join(place::LOAD.trim_start_matches('/'));
     fs::write(&file, initramfs::build(&bytes)?)
         .with_context(|| format!("writing {}", file.display()))?;
     let report = loads::Report::new(&measuring::measure(&stage)?)?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-        eprintln!("{report}");
-    } else {
-        println!("{report}");
-    }
+    show(&report, json)?;
     kept(&match device {
         Device::Disk => report.broken(),
         Device::Net | Device::Vsock => report.missing(),
@@ -118,18 +116,42 @@ fn kept(broken: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The measuring program, what it measures, and the plan; but for the guest's image.
-fn stage(plan: &Plan) -> Result<Stage> {
+/// Measures what a container in a pod costs.
+fn containers(json: bool) -> Result<()> {
+    let stage = artefacts::stage()?;
+    add_program(&stage, &Plan { rounds: oci::ROUNDS, ..Plan::default() })?;
+    let report = oci::Report::new(&measuring::measure(&stage)?)?;
+    show(&report, json)?;
+    kept(&report.broken())
+}
+
+/// Prints a report; as JSON, with the table on standard error.
+fn show(report: &(impl serde::Serialize + std::fmt::Display), json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+        eprintln!("{report}");
+    } else {
+        println!("{report}");
+    }
+    Ok(())
+}
+
+/// Adds what machines are made of, but for the guest's image, and the measuring program.
+fn add_machines(stage: &Stage, plan: &Plan) -> Result<()> {
     let kernel = kernel::build(Variant::Default, None)?;
-    let target = artefacts::cargo_build(&["cofferdam-vmm", "cofferdam-test-bench"])?;
-    let stage = Stage::new()?;
-    stage.add(&target.join("cofferdam-test-bench"), place::MEASURE)?;
+    let target = artefacts::cargo_build(&["cofferdam-vmm"])?;
     stage.add(&target.join("cofferdam-vmm"), place::MONITOR)?;
     stage.add(&kernel.join("vmlinux"), place::KERNEL)?;
+    add_program(stage, plan)
+}
+
+/// Adds the measuring program and what it measures.
+fn add_program(stage: &Stage, plan: &Plan) -> Result<()> {
+    let target = artefacts::cargo_build(&["cofferdam-test-bench"])?;
+    stage.add(&target.join("cofferdam-test-bench"), place::MEASURE)?;
     let file = stage.tree().join(place::PLAN.trim_start_matches('/'));
     fs::write(&file, serde_json::to_vec(plan)?)
-        .with_context(|| format!("writing {}", file.display()))?;
-    Ok(stage)
+        .with_context(|| format!("writing {}", file.display()))
 }
 
 /// What came out of each run, by its name; a name that occurs again has several.

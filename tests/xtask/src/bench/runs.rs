@@ -51,7 +51,7 @@ pub(super) fn plan() -> Plan {
     runs.push(Run { huge_pages: true, ..ours(HUGE) });
     let idle_seconds = IDLE_SECONDS;
     runs.push(Run { memory_mib: 256, traced: true, idle_seconds, ..ours(IDLE) });
-    Plan { runs, loads: Vec::new() }
+    Plan { runs, ..Plan::default() }
 }
 
 fn run(name: &str, vmm: Vmm) -> Run {
