@@ -3,7 +3,8 @@
 use prost::{Enumeration, Message, Oneof};
 
 use crate::answer::{Cpus, Created, Described, Found, Processes, Stats};
-use crate::plan::{CgroupSetting, ContainerPlan, ProcessPlan, Sysctl};
+use crate::cgroup::CgroupSetting;
+use crate::plan::{ContainerPlan, ProcessPlan, Sysctl};
 
 /// What the host sends.
 #[derive(Clone, PartialEq, Message)]
