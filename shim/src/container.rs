@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cofferdam_vmm_api::Bdf;
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::pod::check_id;
@@ -25,9 +26,11 @@ const STATUS: &str = "status";
 /// Its specification, as it was when the container was created.
 pub(crate) const CONFIG: &str = "config.json";
 
-/// All files of a container in its state directory, and those that were being written.
-pub(crate) const FILES: [&str; 6] =
-    [STATE, STATUS, CONFIG, "state.json.new", "status.new", "config.json.new"];
+/// All files of a container in its state directory.
+const FILES: [&str; 3] = [STATE, STATUS, CONFIG];
+
+/// Ends the name of a file that is being written, after the number of the process that writes it.
+const NEW: &str = ".new";
 
 /// The version of the specification that states are of.
 pub(crate) const OCI_VERSION: &str = "1.2.0";
@@ -135,6 +138,16 @@ impl Mark {
         beginning(self.pid) == Some(self.start) && self.is_of_this_boot()
     }
 
+    /// Kills the process, if it lives.
+    pub(crate) fn kill(&self) {
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
+        let opened = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        // What was opened is that process, if it is alive now.
+        if let Some(process) = opened.filter(|_| self.is_alive()) {
+            let _ = pidfd_send_signal(&process, Signal::KILL);
+        }
+    }
+
     fn is_of_this_boot(&self) -> bool {
         boot_id().is_ok_and(|boot| boot == self.boot)
     }
@@ -226,12 +239,23 @@ impl Saved {
     /// # Errors
     /// [`ContainerError::Write`].
     pub(crate) fn save(&self, directory: &Path, config: &[u8]) -> Result<(), ContainerError> {
-        replace(&directory.join(CONFIG), config)?;
-        let failed = |source: serde_json::Error| ContainerError::Write {
-            path: directory.join(STATE),
-            source: source.into(),
-        };
-        replace(&directory.join(STATE), &serde_json::to_vec(self).map_err(failed)?)
+        save_config(directory, config)?;
+        self.save_state(directory)
+    }
+
+    fn save_state(&self, directory: &Path) -> Result<(), ContainerError> {
+        let path = directory.join(STATE);
+        let text = serde_json::to_vec(self)
+            .map_err(|error| ContainerError::Write { path: path.clone(), source: error.into() })?;
+        replace(&path, &text)
+    }
+
+    /// Writes down that the state directory of its pod is called `pod` now.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub(crate) fn move_pod(directory: &Path, pod: &str) -> Result<(), ContainerError> {
+        Self { pod: pod.to_owned(), ..Self::at(directory)? }.save_state(directory)
     }
 
     /// Its status.
@@ -287,10 +311,33 @@ impl fmt::Display for State<'_> {
     }
 }
 
+/// Writes the specification of a container into its state directory.
+///
+/// # Errors
+/// [`ContainerError::Write`].
+pub(crate) fn save_config(directory: &Path, config: &[u8]) -> Result<(), ContainerError> {
+    replace(&directory.join(CONFIG), config)
+}
+
+/// Whether `name` is one of a container's files, or of one that was being written.
+pub(crate) fn is_file(name: &str) -> bool {
+    let new = |file: &&str| name.strip_prefix(*file).is_some_and(|rest| rest.ends_with(NEW));
+    FILES.contains(&name) || FILES.iter().any(new)
+}
+
+/// Removes a container's files from its state directory.
+pub(crate) fn remove_files(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_file) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Puts `content` at `path` in one step.
 fn replace(path: &Path, content: &[u8]) -> Result<(), ContainerError> {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(format!(".{}{NEW}", std::process::id()));
     let written = fs::write(&name, content).and_then(|()| fs::rename(&name, path));
     written.map_err(|source| ContainerError::Write { path: path.to_owned(), source })
 }

@@ -31,6 +31,9 @@ pub(crate) const SOCKET: &str = "control.sock";
 /// Longest plan in bytes.
 const MAX_PLAN: u64 = 8 << 20;
 
+/// Longest text of a failure that the guest may have a part in, in characters.
+const MAX_MESSAGE: usize = 2048;
+
 /// What a supervisor can be asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToSupervisor {
@@ -43,8 +46,11 @@ pub(crate) enum ToSupervisor {
         /// Of each, whether the guest may write.
         writable: Vec<bool>,
     },
-    /// Create a container. Descriptors: the plan, the socket of its proxy, its standard streams.
+    /// Create a container. Descriptors: the plan, the socket of its proxy, its standard streams. It goes with the
+    /// connection, until that is left.
     Create(Create),
+    /// The container that was created on this connection goes on without it.
+    Leave,
     /// Start one more process. Descriptors: as for [`ToSupervisor::Create`].
     Exec(Of),
     /// Let a created container run.
@@ -118,6 +124,8 @@ pub(crate) struct Launch {
     pub(crate) monitor: PathBuf,
     /// The user that it becomes, if we may give it one.
     pub(crate) uid: Option<u32>,
+    /// `process.oomScoreAdj`: without it, the monitor is not harder to kill than any process.
+    pub(crate) oom_score_adj: Option<i32>,
 }
 
 /// See [`ToSupervisor::Create`].
@@ -241,7 +249,8 @@ impl From<PodError> for Failure {
             cause if cause.is_guest_failure() => FailureKind::Guest,
             _ => FailureKind::Other,
         };
-        Self::new(error.to_string(), kind)
+        // What the guest says may be long; a message may not.
+        Self::new(error.to_string().chars().take(MAX_MESSAGE).collect(), kind)
     }
 }
 

@@ -3,27 +3,87 @@
 //!
 //! Limits are the guest's business: none is set here.
 //!
-//! Invariant: cgroup v2 only; where it or the right to it is missing, there is no group, and a message at most.
+//! Its path is written down in the container's state directory before it is made, so that whoever removes the directory
+//! removes the group, too.
+//!
+//! Invariant: cgroup v2 only; where it or the right to it is missing, there is no group, and a message at most. A group
+//! that was made is written down.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long those in a group may take to end.
-const EMPTIES_WITHIN: Duration = Duration::from_secs(2);
+/// The file of the state directory that holds the path.
+pub(crate) const NOTE: &str = "hostgroup";
 
-/// Makes the group at the cgroups path `path`, and has its ancestors hand down all controllers that they have. With
-/// `systemd`, the path is `SLICE:PREFIX:NAME`.
-pub(crate) fn create(path: &Path, systemd: bool) -> Option<PathBuf> {
-    let root = mount_point()?;
-    let below = if systemd { systemd_path(path)? } else { relative(path)? };
-    let made = make(&root, &below);
-    made.inspect_err(|error| tracing::debug!(path = %path.display(), %error, "no control group"))
-        .ok()
+/// Makes the group at the cgroups path `path` for the container with the state directory `state`, and has its ancestors
+/// hand down all controllers that they have. With `systemd`, the path is `SLICE:PREFIX:NAME`.
+///
+/// # Errors
+/// There is such a group, with processes in it.
+pub(crate) fn create(path: &Path, systemd: bool, state: &Path) -> Result<Option<PathBuf>, Busy> {
+    let Some(root) = mount_point() else { return Ok(None) };
+    let below = if systemd { systemd_path(path) } else { relative(path) };
+    let Some(below) = below else { return Ok(None) };
+    let group = root.join(&below);
+    if is_busy(&group) {
+        return Err(Busy(group));
+    }
+    let made = fs::write(state.join(NOTE), group.as_os_str().as_encoded_bytes())
+        .and_then(|()| make(&root, &below));
+    made.map_or_else(
+        |error| {
+            tracing::debug!(path = %path.display(), %error, "no control group");
+            Ok(None)
+        },
+        |()| Ok(Some(group)),
+    )
 }
 
-fn make(root: &Path, below: &Path) -> io::Result<PathBuf> {
+/// Another container has the group.
+#[derive(Debug, thiserror::Error)]
+#[error("container's cgroup is not empty: {0}")]
+pub(crate) struct Busy(PathBuf);
+
+/// Removes the group that `state` has a note of, then the note. The kernel takes a moment to take apart those that were in
+/// it: a group that is busy is tried for as long as `patience`, and then both stay. Whether nothing is left to be done.
+#[must_use]
+pub(crate) fn clear(state: &Path, patience: Duration) -> bool {
+    let note = state.join(NOTE);
+    let Ok(group) = fs::read(&note) else { return true };
+    let group = PathBuf::from(OsString::from_vec(group));
+    let until = Instant::now() + patience;
+    while is_still_busy(&group) {
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ = fs::remove_file(note);
+    true
+}
+
+/// Tries to remove `group`; whether waiting may help.
+fn is_still_busy(group: &Path) -> bool {
+    let removed = fs::remove_dir(group);
+    removed.is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+}
+
+/// Moves this process out of the group of the container with the state directory `state`, if there is one: who removes
+/// a group cannot be in it.
+pub(crate) fn leave(state: &Path) {
+    if state.join(NOTE).exists()
+        && let Some(root) = mount_point()
+    {
+        // Where we may not, the next command removes the group.
+        let _ = fs::write(root.join("cgroup.procs"), "0");
+    }
+}
+
+fn make(root: &Path, below: &Path) -> io::Result<()> {
     let mut group = root.to_owned();
     for component in below.components() {
         hand_down(&group);
@@ -33,7 +93,7 @@ fn make(root: &Path, below: &Path) -> io::Result<PathBuf> {
             _ => {}
         }
     }
-    Ok(group)
+    Ok(())
 }
 
 /// Has a group hand down each controller that it has; one that cannot be is no reason to stop.
@@ -47,7 +107,7 @@ fn hand_down(group: &Path) {
 }
 
 /// Whether there are processes in `group` or below.
-pub(crate) fn is_busy(group: &Path) -> bool {
+fn is_busy(group: &Path) -> bool {
     let events = fs::read_to_string(group.join("cgroup.events")).unwrap_or_default();
     events.lines().any(|line| line == "populated 1")
 }
@@ -56,24 +116,6 @@ pub(crate) fn is_busy(group: &Path) -> bool {
 pub(crate) fn place(group: &Path, pid: u32) {
     if let Err(error) = fs::write(group.join("cgroup.procs"), pid.to_string()) {
         tracing::debug!(group = %group.display(), %error, "moving a process");
-    }
-}
-
-/// Removes `group`, when nobody is in it: the kernel takes a moment to take apart those that have ended.
-pub(crate) fn remove(group: &Path) {
-    let deadline = Instant::now() + EMPTIES_WITHIN;
-    loop {
-        match fs::remove_dir(group) {
-            Err(error)
-                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
-            {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return tracing::warn!(group = %group.display(), %error, "the control group stays");
-            }
-            _ => return,
-        }
     }
 }
 

@@ -23,10 +23,14 @@ fn no_path_leads_out_of_the_hierarchy() {
 #[test]
 fn groups_are_made_and_removed_where_they_can_be() {
     let root = tempfile::tempdir().unwrap();
-    let group = make(root.path(), Path::new("a/b")).unwrap();
+    make(root.path(), Path::new("a/b")).unwrap();
+    let group = root.path().join("a/b");
     assert!(group.is_dir());
     make(root.path(), Path::new("a/b")).unwrap();
-    remove(&group);
-    assert!(!group.exists());
-    remove(&group);
+    let state = root.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::write(state.join(NOTE), group.as_os_str().as_encoded_bytes()).unwrap();
+    assert!(clear(&state, Duration::ZERO));
+    assert!(!group.exists() && !state.join(NOTE).exists());
+    assert!(clear(&state, Duration::ZERO));
 }

@@ -6,7 +6,8 @@
 //! hears of changes of its size. It is alone in a process-id namespace of its own; as the first of one, no signal of its
 //! own ends it: where the process ended by a signal, the exit code is that of shells.
 //!
-//! Invariant: it holds its socket, the terminal and nothing else, and runs no more than one thread.
+//! Invariant: it holds its socket, the terminal and nothing else, sees no file of the host, and runs no more than one
+//! thread.
 
 use std::ffi::OsStr;
 use std::io;
@@ -16,8 +17,11 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use cofferdam_vmm_api::{Channel, ChannelError, in_new_pid_namespace};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::Mode;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::tcgetwinsize;
 
@@ -84,6 +88,8 @@ pub(crate) fn is_line(line: &[u8]) -> bool {
 /// The proxy's `main`; standard input is the socket, standard output may be a terminal.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Without it, the proxy is what it is for all the same.
+    let _ = leave_the_host();
     let end = io::stdin().as_fd().try_clone_to_owned().and_then(|socket| {
         let socket = Channel::new(socket);
         serve(&socket, io::stdout().as_fd())
@@ -94,6 +100,35 @@ pub fn main() -> ExitCode {
         // The process is gone with its pod.
         Ok(End { result: Err(_), .. }) | Err(_) => die_by(9),
     }
+}
+
+/// Where the first process of a namespace has no more of the host's files than its own /proc, read-only: who enters its
+/// mount namespace reads and writes nothing of the host, and no mount of the host is kept busy. Without the right to that,
+/// nothing changes.
+fn leave_the_host() -> nix::Result<()> {
+    const NONE: Option<&str> = None;
+    if nix::unistd::getpid().as_raw() != 1 {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let proc = |place: &str| mount(Some("proc"), place, Some("proc"), flags, NONE);
+    // The one directory that every host has.
+    mount(Some("tmpfs"), "/proc", Some("tmpfs"), flags, Some("size=4k,mode=755"))?;
+    nix::unistd::mkdir("/proc/proc", Mode::from_bits_truncate(0o555))?;
+    proc("/proc/proc")?;
+    nix::unistd::chdir("/proc")?;
+    if let Err(errno) = nix::unistd::pivot_root(".", ".") {
+        // The host's root is that of its kernel, which stays.
+        nix::unistd::chdir("/")?;
+        umount2("/proc", MntFlags::MNT_DETACH)?;
+        proc("/proc")?;
+        return Err(errno);
+    }
+    umount2(".", MntFlags::MNT_DETACH)?;
+    nix::unistd::chdir("/")?;
+    mount(NONE, "/", NONE, flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, NONE)
 }
 
 /// Passes signals on until the end.

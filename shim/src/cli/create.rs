@@ -98,17 +98,14 @@ pub(super) async fn detached(plan: &RunPlan, options: &Options) -> Result<()> {
     let mut ground = Ground::claim(plan, options).map_err(say)?;
     let mut timeline = Timeline::default();
     let created = run::create(plan, options, (&mut ground, &mut signals), &mut timeline).await;
-    match created {
-        Ok(_) => {
-            ground.leave();
-            Ok(())
-        }
-        Err(error) => {
-            let error = error.with_console(ground.console());
-            ground.abandon();
-            Err(say(error))
-        }
-    }
+    let left = match created {
+        Ok(_) => ground.leave().await,
+        Err(error) => Err(error),
+    };
+    let Err(error) = left else { return Ok(()) };
+    let error = error.with_console(ground.console());
+    ground.abandon(&plan.hooks.poststop).await;
+    Err(say(error))
 }
 
 /// Starts a created container.

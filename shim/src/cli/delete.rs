@@ -11,7 +11,6 @@ use super::Global;
 use super::common::{ask_at, ask_pod, block_on, connect, find, find_any, hooks};
 use crate::container::{ContainerError, Saved, Status};
 use crate::control::ToSupervisor;
-use crate::hostgroup;
 use crate::pod::clear_dead;
 use crate::run;
 
@@ -33,8 +32,12 @@ pub(super) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Result
         // As with kill(2): whether there is somebody was the question.
         return Ok(());
     }
-    ask_pod(&global.root, &saved, &ToSupervisor::signal(id, signal, all))?;
-    Ok(())
+    let sent = ask_pod(&global.root, &saved, &ToSupervisor::signal(id, signal, all));
+    // It may have ended meanwhile, and its pod with it.
+    if sent.is_err() && saved.status(&global.root) == Status::Stopped {
+        return if all { Ok(()) } else { bail!("container not running") };
+    }
+    sent.map(drop)
 }
 
 /// The number of a signal that is given by number or by name, with or without `SIG`, real-time signals as `RTMIN+3`.
@@ -84,17 +87,13 @@ pub(super) fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
     }
     let directory = saved.directory(&global.root);
     let hooks = hooks(&global.root, &saved).unwrap_or_default();
-    if saved.pod != saved.id && global.root.join(&saved.pod).exists() {
-        let message = ToSupervisor::Delete(saved.id.clone());
-        if let Err(error) = ask_pod(&global.root, &saved, &message) {
-            tracing::debug!("deleting it in its pod: {error:#}");
-        }
+    // Others may live in its pod. If not, that is gone, or about to go.
+    let message = ToSupervisor::Delete(saved.id.clone());
+    if let Err(error) = ask_pod(&global.root, &saved, &message) {
+        tracing::debug!("deleting it in its pod: {error:#}");
     }
     if !clear_dead(&directory, false, ENDS_WITHIN) {
         bail!("{} is still in use", directory.display());
-    }
-    if let Some(group) = &saved.cgroup {
-        hostgroup::remove(group);
     }
     block_on(async {
         run::poststop(&hooks.poststop, &saved).await;
@@ -111,12 +110,7 @@ fn end(root: &Path, saved: &Saved) -> Result<()> {
     if let Err(error) = killed {
         // A supervisor that does not answer, or is gone. The proxy ends the container, or is all that is left of it.
         tracing::debug!("killing the container: {error:#}");
-        if saved.process.is_alive()
-            && let Some(pid) =
-                i32::try_from(saved.process.pid).ok().and_then(rustix::process::Pid::from_raw)
-        {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
+        saved.process.kill();
     }
     let deadline = Instant::now() + ENDS_WITHIN;
     while saved.process.is_alive() {

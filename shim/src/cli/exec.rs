@@ -231,6 +231,7 @@ impl Exec {
         if let Some(path) = &self.pid_file {
             write_pid(path, stand_in.pid).map_err(say)?;
         }
+        stand_in.leave();
         let Some(ours) = stand_in.ours.take() else { return Ok(0) };
         // With the supervisor's end of the socket closed here, we see when the supervisor is gone.
         drop(stand_in);

@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::common::block_on;
 use super::create::{Common, detached, start};
+use super::delete::delete;
 use super::rootfs::{self, Request};
 use super::{Global, fail};
 use crate::config::{Overrides, Scratch};
@@ -106,7 +107,14 @@ impl Run {
         let plan = RunPlan::new((&global.root, &id), &bundle, file, self.overrides());
         if self.detach {
             block_on(detached(&plan?, &options)).map_err(|error| error.context("run failed"))?;
-            return start(global, &id).map(|()| 0);
+            if let Err(error) = start(global, &id) {
+                // Nobody could start it again.
+                if let Err(error) = delete(global, &id, true) {
+                    tracing::warn!("{error:#}");
+                }
+                return Err(error);
+            }
+            return Ok(0);
         }
         let (outcome, plan) = match plan {
             Ok(plan) => {

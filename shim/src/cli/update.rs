@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::Global;
 use super::common::{ask_at, block_on, config, connect, find};
 use crate::container::Status;
+use crate::container::save_config;
 use crate::control::{Answer, ToSupervisor};
 use crate::oci;
 use crate::units::Bytes;
@@ -111,7 +112,7 @@ impl Update {
             ask_at(&socket, &ToSupervisor::Update { container, settings }).await
         })?;
         set(&mut spec, update.resources)?;
-        saved.save(&saved.directory(&global.root), &serde_json::to_vec(&spec)?)?;
+        save_config(&saved.directory(&global.root), &serde_json::to_vec(&spec)?)?;
         Ok(())
     }
 

@@ -250,7 +250,7 @@ impl Actor {
 
     async fn send(&mut self, body: host_frame::Body) {
         let result = match self.link.as_mut().filter(|_| self.ready) {
-            Some(link) => link.send(HostFrame { body: Some(body) }).await,
+            Some(link) => link.send(&HostFrame { body: Some(body) }),
             None => Err("it is not there yet".into()),
         };
         if let Err(reason) = result {
@@ -367,7 +367,7 @@ impl Actor {
         let reason = format!("this host speaks protocol version {PROTOCOL_VERSION}");
         let refusal = HostFrame { body: Some(host_frame::Body::Refusal(Refusal { reason })) };
         if let Some(link) = self.link.as_mut() {
-            let _ = link.send(refusal).await;
+            let _ = link.send(&refusal);
         }
         self.fail(Cause::Version { theirs, ours: PROTOCOL_VERSION }).await;
     }

@@ -21,6 +21,7 @@ mod vsock;
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use cofferdam_agent_protocol::{ErrorKind, PodPlan, request, response};
@@ -73,7 +74,8 @@ impl ExitStatus {
 #[derive(Debug)]
 pub struct Pod {
     commands: mpsc::Sender<Command>,
-    actor: JoinHandle<Timeline>,
+    /// Until the pod was stopped.
+    actor: std::sync::Mutex<Option<JoinHandle<Timeline>>>,
     /// What was attached since the boot. Held while devices come or go.
     plugged: tokio::sync::Mutex<BTreeSet<Bdf>>,
     /// Held while the machine's size changes.
@@ -108,7 +110,8 @@ impl Pod {
         let (out_of_memory, _) = broadcast::channel(OUT_OF_MEMORY);
         let actor = Actor::new(monitor, spec, timeline, (receiver, out_of_memory.clone()))?;
         let (plugged, resizing) = Default::default();
-        Ok(Self { commands, actor: tokio::spawn(actor.run()), plugged, resizing, out_of_memory })
+        let actor = std::sync::Mutex::new(Some(tokio::spawn(actor.run())));
+        Ok(Self { commands, actor, plugged, resizing, out_of_memory })
     }
 
     /// Waits until the agent is ready; gives the PCI addresses of the disks.
@@ -119,11 +122,15 @@ impl Pod {
         self.command(Command::Ready).await
     }
 
-    /// Stops the machine, as if its power were cut, and waits until its monitor is gone.
-    pub async fn stop(self) -> Timeline {
+    /// Stops the machine, as if its power were cut, and waits until its monitor is gone. The stages; none if it was
+    /// stopped before.
+    pub async fn stop(&self) -> Timeline {
         let _ = self.commands.send(Command::Stop).await;
-        drop(self.commands);
-        self.actor.await.unwrap_or_default()
+        let actor = self.actor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match actor {
+            Some(actor) => actor.await.unwrap_or_default(),
+            None => Timeline::default(),
+        }
     }
 
     async fn done(&self, body: request::Body, what: &'static str) -> Result<(), PodError> {

@@ -4,14 +4,15 @@
 //! the directory too, unless an engine is to delete it. Making, locking and removing happen under the lock of `ROOT`, so
 //! that no one takes a directory that is being made for a dead one.
 //!
-//! Invariant: it is gone when its [`StateDir`] is, unless that was [left](StateDir::leave) or the monitor's control
-//! group is still busy: then it says where that is, for the next who comes. No user is given out that a process has.
+//! Invariant: it is gone when its [`StateDir`] is, unless that was [left](StateDir::leave) or a control group that goes
+//! with it is still busy: then it says where that is, for the next who comes. No user is given out that a process has.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use rustix::process::Uid;
 use super::cgroup;
 use crate::container::{self, Saved};
 use crate::control::SOCKET;
+use crate::hostgroup;
 use crate::uids::UidRange;
 
 /// Longest id, as in runc.
@@ -60,6 +62,9 @@ pub enum StateError {
         source: io::Error,
     },
 }
+
+/// The file of the root directory that is locked: no id is like that.
+const LOCK: &str = ",lock";
 
 /// Files of a pod that ends, but for the note of the control group.
 const POD_FILES: [&str; 3] = [UID, SOCKET, "console.log"];
@@ -140,6 +145,23 @@ impl StateDir {
         self.fate = Fate::Left;
     }
 
+    /// Gives up the name, which is that of a container that is deleted although its pod goes on; the new one, which no id
+    /// can be.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn move_aside(&mut self) -> Result<String, StateError> {
+        let name = format!(",pod-{}", std::process::id());
+        let path = self.root.join(&name);
+        let _guard = lock_root(&self.root).map_err(at(&self.root))?;
+        // One that had our number may have left it.
+        is_cleared(&path, false);
+        std::fs::rename(&self.path, &path).map_err(at(&path))?;
+        container::remove_files(&path);
+        self.path = path;
+        Ok(name)
+    }
+
     /// The directory.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -202,6 +224,8 @@ impl Drop for StateDir {
             tracing::warn!(%path, "the monitor's control group is busy: the next run removes it");
         } else if self.fate == Fate::Left {
             remove_pod_files(&self.path);
+        } else if !hostgroup::clear(&self.path, DYING) {
+            tracing::warn!(%path, "the container's control group is busy: the next run removes it");
         } else if let Err(error) = std::fs::remove_dir_all(&self.path) {
             tracing::warn!(%path, %error, "removing the state directory");
         }
@@ -223,9 +247,11 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> StateError {
     move |source| StateError::Io { path, source }
 }
 
-/// Takes the lock of all of `root`, for a moment.
+/// Takes the lock of all of `root`, for a moment: a file that nobody else can open.
 fn lock_root(root: &Path) -> io::Result<File> {
-    let file = File::open(root)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.custom_flags(libc::O_NOFOLLOW).open(root.join(LOCK))?;
     flock(&file, FlockOperation::LockExclusive)?;
     Ok(file)
 }
@@ -237,7 +263,12 @@ pub fn clear_dead(path: &Path, keep: bool, patience: Duration) -> bool {
     let until = Instant::now() + patience;
     loop {
         let guard = path.parent().map(lock_root);
-        let done = !matches!(guard, Some(Ok(_))) || is_cleared(path, keep);
+        let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        let done = match &guard {
+            Some(Ok(_)) => is_cleared(path, keep),
+            Some(Err(error)) => gone(error),
+            None => true,
+        };
         drop(guard);
         if done || Instant::now() >= until {
             return done;
@@ -259,9 +290,12 @@ fn remove_dead(root: &Path) {
 /// Only what a state directory can hold is removed: another program may keep directories of its own below
 /// the same root.
 fn is_cleared(path: &Path, keep: bool) -> bool {
-    let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
-    let Some(directory) = is_directory.then(|| File::open(path).ok()).flatten() else {
+    if !is_ours(path) {
         return true;
+    }
+    let directory = match File::open(path) {
+        Ok(directory) => directory,
+        Err(error) => return error.kind() == io::ErrorKind::NotFound,
     };
     let free = flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok();
     if !free || !cgroup::remove(path, Duration::ZERO) {
@@ -271,12 +305,30 @@ fn is_cleared(path: &Path, keep: bool) -> bool {
     if keep {
         return true;
     }
+    if !hostgroup::clear(path, Duration::ZERO) {
+        return false;
+    }
     if Saved::at(path).is_ok() {
-        for name in container::FILES {
-            let _ = std::fs::remove_file(path.join(name));
-        }
+        container::remove_files(path);
     }
     std::fs::remove_dir(path).is_ok()
+}
+
+/// Whether `path` is a directory that is made like a state directory, with nothing in it that one cannot hold.
+fn is_ours(path: &Path) -> bool {
+    let made_like = path.symlink_metadata().is_ok_and(|metadata| {
+        metadata.is_dir()
+            && metadata.permissions().mode() & 0o777 == 0o700
+            && metadata.uid() == rustix::process::geteuid().as_raw()
+    });
+    let known = |name: &OsStr| {
+        let name = name.to_str().unwrap_or_default();
+        POD_FILES.contains(&name)
+            || [cgroup::NOTE, hostgroup::NOTE].contains(&name)
+            || container::is_file(name)
+    };
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    made_like && entries.into_iter().all(|entry| known(&entry.file_name()))
 }
 
 fn remove_pod_files(path: &Path) {

@@ -2,6 +2,11 @@
 
 use super::*;
 
+/// Makes a directory as state directories are.
+fn private(path: &Path) {
+    DirBuilder::new().mode(0o700).create(path).unwrap();
+}
+
 #[test]
 fn an_id_in_use_is_refused_as_runc_does() {
     let root = tempfile::tempdir().unwrap();
@@ -19,7 +24,7 @@ fn an_id_in_use_is_refused_as_runc_does() {
 fn directories_of_dead_owners_are_removed() {
     let root = tempfile::tempdir().unwrap();
     for id in ["dead", "other-dead"] {
-        std::fs::create_dir(root.path().join(id)).unwrap();
+        private(&root.path().join(id));
         std::fs::write(root.path().join(id).join("console.log"), "x").unwrap();
     }
     let state = StateDir::create(root.path(), "dead").unwrap();
@@ -49,7 +54,7 @@ fn the_user_and_the_group_of_a_dead_pod_are_free_again() {
     let root = tempfile::tempdir().unwrap();
     let dead = root.path().join("dead");
     let group = root.path().join("cofferdam-1");
-    std::fs::create_dir(&dead).unwrap();
+    private(&dead);
     std::fs::create_dir(&group).unwrap();
     std::fs::write(dead.join("uid"), "7000").unwrap();
     std::fs::write(dead.join("cgroup"), group.to_str().unwrap()).unwrap();
@@ -64,8 +69,37 @@ fn directories_of_other_programs_stay() {
     let theirs = root.path().join("theirs");
     std::fs::create_dir(&theirs).unwrap();
     std::fs::write(theirs.join("state.json"), "{}").unwrap();
+    let log = root.path().join("log");
+    private(&log);
+    std::fs::write(log.join("console.log"), "theirs").unwrap();
+    std::fs::write(log.join("other"), "theirs").unwrap();
+    let open = root.path().join("open");
+    DirBuilder::new().mode(0o755).create(&open).unwrap();
     drop(StateDir::create(root.path(), "ours").unwrap());
-    assert!(theirs.join("state.json").exists());
+    assert!(theirs.join("state.json").exists() && log.join("console.log").exists());
+    assert!(open.exists());
+}
+
+#[test]
+fn an_id_is_free_when_its_pod_gave_it_up() {
+    let root = tempfile::tempdir().unwrap();
+    let mut pod = StateDir::create(root.path(), "one").unwrap();
+    std::fs::write(pod.path().join("status"), "stopped").unwrap();
+    let name = pod.move_aside().unwrap();
+    assert!(check_id(&name).is_err() && pod.path() == root.path().join(&name));
+    assert!(!pod.path().join("status").exists());
+    drop(StateDir::create(root.path(), "one").unwrap());
+    assert!(pod.path().exists(), "a living owner's directory stays");
+    drop(pod);
+    assert!(!root.path().join(name).exists());
+}
+
+#[test]
+fn nobody_else_can_hold_the_lock() {
+    let root = tempfile::tempdir().unwrap();
+    drop(StateDir::create(root.path(), "one").unwrap());
+    let mode = root.path().join(LOCK).metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 }
 
 #[test]
@@ -117,7 +151,7 @@ fn a_busy_group_is_waited_for() {
     let group = root.path().join("cofferdam-1");
     std::fs::create_dir_all(group.join("busy")).unwrap();
     let path = root.path().join("dead");
-    std::fs::create_dir(&path).unwrap();
+    private(&path);
     std::fs::write(path.join(cgroup::NOTE), group.to_str().unwrap()).unwrap();
     assert!(!clear_dead(&path, false, Duration::from_millis(50)));
     assert!(path.exists() && group.exists());
@@ -161,7 +195,7 @@ fn what_an_engine_is_to_delete_stays_without_what_was_the_pods() {
     child.wait().unwrap();
     for (id, keep) in [("kept", true), ("run", false)] {
         let path = root.path().join(id);
-        std::fs::create_dir(&path).unwrap();
+        private(&path);
         std::fs::write(path.join(UID), "7000").unwrap();
         let saved = Saved {
             id: id.into(),

@@ -8,6 +8,8 @@
 //! Invariant: end-of-file at one end becomes a half-close of the other; a broken end closes the other.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cofferdam_agent_protocol::StreamToken;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -36,6 +38,16 @@ pub(super) fn token() -> std::io::Result<StreamToken> {
 #[derive(Debug)]
 pub struct Pump {
     done: oneshot::Receiver<()>,
+    progress: Arc<Progress>,
+}
+
+/// How far a copy is.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Bytes copied.
+    moved: AtomicU64,
+    /// Bytes were read and are not all written.
+    writing: AtomicBool,
 }
 
 impl Pump {
@@ -51,8 +63,10 @@ impl Pump {
     /// nobody waits for input that no one can take.
     fn with(name: &str, (from, to): (OwnedFd, OwnedFd), watched: bool) -> std::io::Result<Self> {
         let (finished, done) = oneshot::channel();
+        let progress = Arc::new(Progress::default());
+        let noted = Arc::clone(&progress);
         let copy = move || {
-            let result = copy(&from, &to, watched);
+            let result = copy(&from, &to, watched, &noted);
             // Only sockets can be half-closed; for others the error says so, and closing is enough.
             let _ = shutdown(&to, Shutdown::Write);
             if result.is_err() {
@@ -62,7 +76,7 @@ impl Pump {
             let _ = finished.send(());
         };
         std::thread::Builder::new().name(name.to_owned()).spawn(copy)?;
-        Ok(Self { done })
+        Ok(Self { done, progress })
     }
 
     /// Waits for the end of the copy. May be cancelled and repeated.
@@ -74,7 +88,7 @@ impl Pump {
 }
 
 /// Copies until the end of `from`, or with `watched` that of `to`.
-fn copy(from: &OwnedFd, to: &OwnedFd, watched: bool) -> Result<(), Errno> {
+fn copy(from: &OwnedFd, to: &OwnedFd, watched: bool, progress: &Progress) -> Result<(), Errno> {
     let mut buffer = vec![0; CHUNK];
     loop {
         if watched && !is_wanted(from, to) {
@@ -87,10 +101,13 @@ fn copy(from: &OwnedFd, to: &OwnedFd, watched: bool) -> Result<(), Errno> {
             result => result?,
         };
         let mut rest = &buffer[..count];
+        progress.writing.store(true, Ordering::Relaxed);
         while !rest.is_empty() {
             let written = retry(to, PollFlags::OUT, || write(to, rest))?;
             rest = &rest[written..];
+            progress.moved.fetch_add(written as u64, Ordering::Relaxed);
         }
+        progress.writing.store(false, Ordering::Relaxed);
     }
 }
 
@@ -158,6 +175,20 @@ impl Streams {
             streams.output.push(Pump::start("stderr", arrived(stream).await?, stderr)?);
         }
         Ok(streams)
+    }
+
+    /// Bytes of output that were written.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.output.iter().map(|pump| pump.progress.moved.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether some output has come that nobody takes.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.output
+            .iter()
+            .any(|pump| !pump.done.is_terminated() && pump.progress.writing.load(Ordering::Relaxed))
     }
 
     /// Waits until all output was written. May be cancelled and repeated.

@@ -41,11 +41,12 @@ pub(crate) async fn foreground(
         Ok((created, status)) => {
             ground.delete(&options.id).await;
             ground.wait_for_supervisor();
-            ground.leave();
             // What was meant for the container is no wish to be left without its clean-up.
             signals.forget();
+            // A container that is kept is deleted later, and its hooks are run then.
+            let hooks = if options.keep { &[][..] } else { &plan.hooks.poststop };
             tokio::select! {
-                () = hooks::poststop(&plan.hooks.poststop, &created.saved) => {}
+                () = hooks::poststop(hooks, &created.saved) => {}
                 signal = signals.interruption() => {
                     tracing::warn!(signal, "the poststop hooks were interrupted");
                 }
@@ -54,7 +55,7 @@ pub(crate) async fn foreground(
         }
         Err(error) => {
             note(&mut timeline, error.stages());
-            ground.abandon();
+            ground.abandon(&plan.hooks.poststop).await;
             Outcome { result: Err(error), timeline }
         }
     }

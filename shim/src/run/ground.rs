@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 use cofferdam_rootfs_builder::clear_abandoned;
 use cofferdam_vmm_api::is_privileged;
 
-use super::{Options, Placed, PodKind, RunError, RunPlan, ask};
+use super::{Options, Placed, PodKind, RunError, RunPlan, ask, hooks};
+use crate::container::Saved;
 use crate::control::{Answer, Failure, Launch, SOCKET, ToSupervisor};
 use crate::hostgroup;
 use crate::oci::Substitute;
+use crate::oci::hooks::Hook;
 use crate::pod::{AttachedDisk, StateDir, clear_dead};
 use crate::signals::Signals;
 use crate::socket::Socket;
@@ -47,8 +49,8 @@ pub(crate) struct Ground {
     console: Option<File>,
     verbose: bool,
     caches: Vec<PathBuf>,
-    /// The control group of the container on the host, if it was made.
-    group: OnceCell<PathBuf>,
+    /// The container, once hooks were run for it.
+    hooked: OnceCell<Saved>,
 }
 
 impl Ground {
@@ -67,7 +69,7 @@ impl Ground {
                 Socket::connect(&options.root.join(&joined.pod), SOCKET).map_err(gone)?;
             let (pod, state) = (joined.pod.clone(), Some(state));
             let (child, uid, console) = (None, None, None);
-            let group = OnceCell::new();
+            let hooked = OnceCell::new();
             return Ok(Self {
                 path,
                 pod,
@@ -78,7 +80,7 @@ impl Ground {
                 console,
                 verbose,
                 caches,
-                group,
+                hooked,
             });
         }
         let console = match (&options.console_log, plan.settings.console) {
@@ -97,8 +99,8 @@ impl Ground {
         state.hand_over();
         let supervisor = Socket::new(channel).map_err(failed)?;
         let (pod, child, state) = (options.id.clone(), Some(child), None);
-        let group = OnceCell::new();
-        Ok(Self { path, pod, supervisor, child, state, uid, console, verbose, caches, group })
+        let hooked = OnceCell::new();
+        Ok(Self { path, pod, supervisor, child, state, uid, console, verbose, caches, hooked })
     }
 
     /// The state directory of the container.
@@ -212,6 +214,7 @@ impl Ground {
             hostname: plan.pod_hostname(),
             monitor: monitor_program(plan),
             uid: self.uid,
+            oom_score_adj: plan.container.process.as_ref().and_then(|p| p.oom_score_adj),
         }));
         let fds: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         ask(&self.supervisor, &launch, &fds).await
@@ -219,27 +222,37 @@ impl Ground {
 
     /// Puts the supervisor, if it is ours, into the control group `group`, which is the container's.
     pub(super) fn place_in(&self, group: &Path) {
-        // It is set once: a ground has one container.
-        let _ = self.group.set(group.to_owned());
         if let Some(child) = &self.child {
             hostgroup::place(group, child.id());
         }
     }
 
-    /// Waits until the supervisor that we started has ended, and removes the container's control group.
+    /// From now on hooks are run for the container.
+    pub(super) fn hooked(&self, saved: &Saved) {
+        // It is set once: a ground has one container.
+        let _ = self.hooked.set(saved.clone());
+    }
+
+    /// Waits until the supervisor that we started has ended.
     pub(super) fn wait_for_supervisor(&mut self) {
         if let Some(child) = self.child.take() {
             wait_for(child);
         }
-        if let Some(group) = self.group.get() {
-            hostgroup::remove(group);
-        }
     }
 
-    /// Gives it all up; returns when nothing is left.
-    pub(crate) fn abandon(self) {
-        let Self { path, supervisor, child, state, caches, group, .. } = self;
-        drop((supervisor, state));
+    /// Gives it all up; returns when nothing is left, and `poststop` hooks are run if others were.
+    pub(crate) async fn abandon(self, poststop: &[Hook]) {
+        let Self { path, pod, supervisor, child, state, caches, hooked, .. } = self;
+        drop(supervisor);
+        if state.is_some() {
+            // The supervisor deletes it, because we are gone: wait for that.
+            let root = path.parent().unwrap_or(Path::new("/"));
+            if let Ok(supervisor) = Socket::connect(&root.join(pod), SOCKET) {
+                let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let _ = ask(&supervisor, &ToSupervisor::Delete(id), &[]).await;
+            }
+        }
+        drop(state);
         if let Some(child) = child {
             wait_for(child);
             // It has, unless it was killed.
@@ -250,16 +263,21 @@ impl Ground {
         for cache in &caches {
             clear_abandoned(cache, MAKER_PATIENCE);
         }
-        if let Some(group) = group.get() {
-            hostgroup::remove(group);
+        if let Some(saved) = hooked.get() {
+            hooks::poststop(poststop, saved).await;
         }
     }
 
     /// The container is made, and goes on without us.
-    pub(crate) fn leave(mut self) {
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub(crate) async fn leave(&mut self) -> Result<(), RunError> {
+        ask(&self.supervisor, &ToSupervisor::Leave, &[]).await?;
         if let Some(state) = self.state.take() {
             state.hand_over();
         }
+        Ok(())
     }
 
     /// Removes what a container that joined a pod and has ended left.

@@ -15,6 +15,8 @@ mod plan;
 mod stand_in;
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -98,13 +100,12 @@ pub(crate) async fn create(
     let given = given(&plan.disks)?;
     let disks = ground.disks(plan, signals).await?;
     timeline.reach(PodStage::RootfsReady);
-    let path = plan.cgroups_path.as_deref();
-    let cgroup = path.and_then(|path| hostgroup::create(path, options.systemd));
-    if let Some(group) = cgroup.as_deref() {
-        if hostgroup::is_busy(group) {
-            let busy = format!("container's cgroup is not empty: {}", group.display());
-            return Err(Failure::other(busy).into());
-        }
+    let cgroup = match plan.cgroups_path.as_deref() {
+        Some(path) => hostgroup::create(path, options.systemd, ground.path()),
+        None => Ok(None),
+    };
+    let cgroup = cgroup.map_err(|busy| RunError::from(Failure::other(busy)))?;
+    if let Some(group) = &cgroup {
         // Before the monitor is started, which goes below the supervisor's group.
         ground.place_in(group);
     }
@@ -128,7 +129,7 @@ async fn create_on(
     let process = container.process.as_mut();
     let terminal = process.and_then(|process| process.terminal.as_mut());
     let size = terminal.map(|terminal| Terminal::of(terminal, options.detached));
-    let stand_in = if options.detached {
+    let mut stand_in = if options.detached {
         StandIn::proxy(plan.command_line(), size, options.console_socket.as_deref(), &plan.network)?
     } else {
         StandIn::ours()?
@@ -151,6 +152,7 @@ async fn create_on(
         owner: rustix::process::getuid().as_raw(),
     };
     saved.save(ground.path(), &plan.config)?;
+    ground.hooked(&saved);
     hooks::create(&plan.hooks.create, &saved, ground.supervisor()).await?;
     let message = ToSupervisor::Create(Create {
         directory: ground.path().to_owned(),
@@ -162,14 +164,11 @@ async fn create_on(
     let mut fds = vec![parcel.as_fd()];
     fds.extend(stand_in.fds());
     ask(ground.supervisor(), &message, &fds).await?;
-    if let Some(path) = &options.pid_file
-        && let Err(error) = write_pid(path, stand_in.pid)
-    {
-        // Nobody could find it.
-        let _ = ask(ground.supervisor(), &ToSupervisor::kill(&options.id), &[]).await;
-        return Err(error);
+    if let Some(path) = &options.pid_file {
+        write_pid(path, stand_in.pid)?;
     }
-    Ok(Created { saved, ours: stand_in.ours })
+    stand_in.leave();
+    Ok(Created { saved, ours: stand_in.ours.take() })
 }
 
 fn since_1970() -> std::time::Duration {
@@ -185,6 +184,9 @@ pub(crate) fn write_pid(path: &Path, pid: u32) -> Result<(), RunError> {
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(path.file_name().unwrap_or_default());
     let temporary = path.with_file_name(hidden);
-    std::fs::write(&temporary, pid.to_string()).map_err(failed)?;
+    // What somebody put there is not followed.
+    let _ = std::fs::remove_file(&temporary);
+    let mut file = File::create_new(&temporary).map_err(failed)?;
+    file.write_all(pid.to_string().as_bytes()).map_err(failed)?;
     std::fs::rename(&temporary, path).map_err(failed)
 }

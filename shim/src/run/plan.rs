@@ -295,8 +295,8 @@ impl Others {
             return Ok(Self { all: Vec::new(), pod: PodKind::Own });
         }
         let all = Saved::all(root);
-        let first = all.iter().find(|saved| pids.contains(&saved.process.pid));
-        let pod = first.filter(|saved| saved.process.is_alive()).cloned();
+        let is = |saved: &&Saved| pids.contains(&saved.process.pid) && saved.process.is_alive();
+        let pod = all.iter().find(is).cloned();
         let pod = pod.map_or(PodKind::Own, |saved| PodKind::Of(Box::new(saved)));
         Ok(Self { all, pod })
     }
@@ -304,8 +304,10 @@ impl Others {
     /// The container of the pod whose proxy is the process `pid`.
     fn member(&self, pid: u32) -> Option<&Saved> {
         let PodKind::Of(joined) = &self.pod else { return None };
-        let is = |saved: &&Saved| saved.process.pid == pid && saved.pod == joined.pod;
-        self.all.iter().find(is).filter(|saved| saved.process.is_alive())
+        let is = |saved: &&Saved| {
+            saved.process.pid == pid && saved.pod == joined.pod && saved.process.is_alive()
+        };
+        self.all.iter().find(is)
     }
 }
 

@@ -1,15 +1,18 @@
 //! What stands on the host for a process in the guest, and the streams that it gets.
 //!
-//! Invariant: exactly one process stands for one in the guest: we ourselves, or a proxy that outlives us.
+//! Invariant: exactly one process stands for one in the guest: we ourselves, or a proxy that outlives us if the process
+//! was made.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::process::Child;
 
 use cofferdam_vmm_api::Channel;
 
 use super::RunError;
 use crate::oci::HostNetwork;
+use crate::pod::Pump;
 use crate::proxy::{self, Network};
 use crate::pty::Pty;
 use crate::socket::Socket;
@@ -42,8 +45,20 @@ pub(crate) struct StandIn {
     pub(crate) pid: u32,
     /// Our end of the socket, if we stand for it.
     pub(crate) ours: Option<Socket>,
+    /// The proxy, which ends with this value.
+    proxy: Option<Child>,
     theirs: Channel,
     streams: [OwnedFd; 3],
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        if let Some(mut proxy) = self.proxy.take() {
+            // It may have ended by itself.
+            let _ = proxy.kill();
+            let _ = proxy.wait();
+        }
+    }
 }
 
 impl StandIn {
@@ -54,8 +69,15 @@ impl StandIn {
     pub(crate) fn ours() -> Result<Self, RunError> {
         let made = || {
             let (ours, theirs) = Channel::pair()?;
-            let (ours, streams) = (Some(Socket::new(ours)?), standard_streams()?);
-            Ok(Self { pid: std::process::id(), ours, theirs, streams })
+            let (ours, mut streams) = (Some(Socket::new(ours)?), standard_streams()?);
+            if io::stdin().is_terminal() {
+                // Read by us, who are stopped in the background: the supervisor would take what others type.
+                let (reader, writer) = io::pipe()?;
+                let [stdin, ..] = &mut streams;
+                let terminal = std::mem::replace(stdin, reader.into());
+                Pump::start("stdin", terminal, writer.into())?;
+            }
+            Ok(Self { pid: std::process::id(), ours, proxy: None, theirs, streams })
         };
         made().map_err(|error| RunError::Host("standard streams", error))
     }
@@ -79,7 +101,12 @@ impl StandIn {
         };
         let controlling = terminal.map(|_| streams[0].try_clone()).transpose().map_err(failed)?;
         let (child, theirs) = proxy::start(command_line, controlling, network).map_err(failed)?;
-        Ok(Self { pid: child.id(), ours: None, theirs, streams })
+        Ok(Self { pid: child.id(), ours: None, proxy: Some(child), theirs, streams })
+    }
+
+    /// The process is made, and its proxy goes on without us.
+    pub(crate) fn leave(&mut self) {
+        self.proxy = None;
     }
 
     /// What a supervisor needs of it, in the order of its messages.

@@ -1,26 +1,41 @@
 //! One process of a container, from its creation to the word to its proxy that it has ended.
 //!
-//! Invariant: a proxy that goes away takes its process with it, and the container if it is the first.
+//! Invariant: a proxy that goes away takes its process with it, and the container if it is the first. A guest that does
+//! not see to it is not waited for.
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
 use super::Shared;
+use crate::container::Status;
 use crate::control::{End, Failure, FromProxy, Of};
-use crate::pod::{ExitStatus, Expected, PodError, Streams};
+use crate::pod::{Cause, ExitStatus, Expected, PodError, Streams};
 use crate::signals::is_interruption;
 use crate::socket::Socket;
 use crate::timeline::Timeline;
 
 /// How long the agent may take to pass on a signal or the terminal's size.
-const PASS_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PASS_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long an engine may leave output unread after the end of the process.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long a process that is killed may take to end, as the guest tells it.
+const KILLED_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long output may stand still, although somebody takes it, after the end of a container: nothing in it writes any
+/// more, but what is under way may be slow.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The same after the end of an exec'd process, whose output others in the container may hold on to.
+const QUIET_EXEC: Duration = Duration::from_secs(2);
+
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The signal that ends a process whose proxy is gone.
-const KILL: u32 = 9;
+pub(super) const KILL: u32 = 9;
 
 /// A process that was created.
 #[derive(Debug)]
@@ -33,8 +48,8 @@ pub(super) struct Held {
     pub(super) expected: Expected,
     /// Its standard streams here.
     pub(super) streams: [OwnedFd; 3],
-    /// Its output is waited for however slowly it is read: somebody waits for it to end.
-    pub(super) patient: bool,
+    /// Told that it is to be dead soon.
+    pub(super) doomed: Rc<Notify>,
 }
 
 /// A process that has ended.
@@ -44,57 +59,104 @@ pub(super) struct Ended {
     pub(super) of: Of,
     proxy: Socket,
     result: Result<ExitStatus, PodError>,
+    told: bool,
 }
 
 impl Ended {
-    /// Tells the proxy.
-    pub(super) async fn tell(self, timeline: &Timeline) {
-        let result = self.result.map(Into::into).map_err(Failure::from);
-        let end = End { result, stages: timeline.entries().to_vec() };
-        // It may be gone.
-        let _ = self.proxy.send(&end, &[]).await;
+    /// Tells the proxy, once.
+    pub(super) async fn tell(&mut self, timeline: &Timeline) {
+        if !std::mem::replace(&mut self.told, true) {
+            let result = self.result.clone().map(Into::into).map_err(Failure::from);
+            let end = End { result, stages: timeline.entries().to_vec() };
+            // It may be gone.
+            let _ = self.proxy.send(&end, &[]).await;
+        }
     }
 }
 
 impl Held {
     /// Holds it until it has ended and its output is written.
     pub(super) async fn hold(self, shared: Rc<Shared>) -> Ended {
-        let Self { of, proxy, expected, streams, patient } = self;
+        let Self { of, proxy, expected, streams, doomed } = self;
         let mut streams = tokio::task::spawn_local(Streams::connect(expected, streams));
-        let result = {
-            let wait = shared.pod.wait(&of.container, &of.process);
-            tokio::pin!(wait);
-            let mut listening = true;
-            loop {
-                tokio::select! {
-                    result = &mut wait => break result,
-                    said = proxy.receive::<FromProxy>(), if listening => match said {
-                        Ok(message) => pass(&shared, &of, message.body),
-                        Err(_) => {
-                            listening = false;
-                            kill(&shared, &of);
-                        }
-                    }
-                }
-            }
-        };
-        let drained = async {
-            match (&mut streams).await {
-                Ok(Ok(mut streams)) => streams.drained().await,
-                Ok(Err(error)) => tracing::debug!(%error, "standard streams"),
-                Err(_) => {}
-            }
-        };
-        let limit = if patient { Duration::from_secs(u64::from(u32::MAX)) } else { DRAIN };
+        let result = end(&shared, &of, &proxy, &doomed).await;
+        let first = of.process.is_empty();
+        if first {
+            shared.note(&of.container, Status::Stopped);
+        }
+        let quiet = if first { QUIET } else { QUIET_EXEC };
         tokio::select! {
-            _ = tokio::time::timeout(limit, drained) => {}
+            () = drained(&mut streams, quiet) => {}
             () = given_up(&proxy) => {}
         }
-        if !of.process.is_empty() && result.is_ok() {
+        streams.abort();
+        let mut ended = Ended { of, proxy, result, told: false };
+        if !first && ended.result.is_ok() {
+            // Whoever waits for it does not wait for the guest.
+            ended.tell(&Timeline::default()).await;
             // The container may be gone with it.
-            let _ = shared.pod.delete(&of.container, &of.process, true).await;
+            let _ = shared.pod.delete(&ended.of.container, &ended.of.process, true).await;
         }
-        Ended { of, proxy, result }
+        ended
+    }
+}
+
+/// Waits for the end of a process, and passes on what its proxy says.
+async fn end(
+    shared: &Rc<Shared>,
+    of: &Of,
+    proxy: &Socket,
+    doomed: &Notify,
+) -> Result<ExitStatus, PodError> {
+    let wait = shared.pod.wait(&of.container, &of.process);
+    tokio::pin!(wait);
+    let mut listening = true;
+    let mut deadline = None;
+    loop {
+        let overdue = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            result = &mut wait => return result,
+            () = overdue => {
+                let text = format!("it ended no killed process within {KILLED_WITHIN:?}");
+                return Err(PodError { stage: None, cause: Cause::AgentLost(text) });
+            }
+            () = doomed.notified() => {
+                deadline.get_or_insert_with(|| Instant::now() + KILLED_WITHIN);
+            }
+            said = proxy.receive::<FromProxy>(), if listening => match said {
+                Ok(message) => pass(shared, of, message.body),
+                Err(_) => {
+                    listening = false;
+                    deadline.get_or_insert_with(|| Instant::now() + KILLED_WITHIN);
+                    kill(shared, of);
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the output is written, or nothing comes any more for as long as `quiet`. As long as it is not taken, it
+/// is waited for.
+async fn drained(streams: &mut tokio::task::JoinHandle<std::io::Result<Streams>>, quiet: Duration) {
+    let connected = match tokio::time::timeout(quiet, streams).await {
+        Ok(Ok(Ok(connected))) => connected,
+        Ok(Ok(Err(error))) => return tracing::debug!(%error, "standard streams"),
+        _ => return,
+    };
+    let mut connected = connected;
+    let (mut moved, mut since) = (connected.moved(), Instant::now());
+    while tokio::time::timeout(LOOK, connected.drained()).await.is_err() {
+        let now = connected.moved();
+        if now != moved || connected.is_writing() {
+            (moved, since) = (now, Instant::now());
+        } else if since.elapsed() > quiet {
+            return;
+        }
     }
 }
 

@@ -28,11 +28,14 @@ use std::time::Duration;
 use cofferdam_agent_protocol::PodPlan;
 use cofferdam_rootfs_builder::clear_abandoned;
 use cofferdam_vmm_api::{Bdf, Channel};
-use tokio::sync::mpsc;
+use rustix::process::{Resource, Rlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
-use crate::container::Status;
+use crate::container::{Saved, Status};
 use crate::control::{Answer, Failure, Launch, SOCKET, ToSupervisor};
+use crate::hostgroup;
 use crate::pod::{Monitor, Pod, PodSpec, StateDir, Timeouts};
 use crate::socket::{Listener, Socket};
 use crate::timeline::{self, PodStage, Timeline};
@@ -43,6 +46,9 @@ pub(crate) const COMMAND: &str = "supervisor";
 
 /// How long a killed program that makes a file system may take to end.
 const MAKER_PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long no client is accepted after one that could not be.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long other processes may take to end, and clients to be answered, when the pod ends.
 const PARTING: Duration = Duration::from_secs(1);
@@ -83,6 +89,8 @@ pub(crate) fn start(
 #[derive(Debug)]
 struct Shared {
     pod: Pod,
+    /// The pod's directory, until it ends.
+    state: RefCell<Option<StateDir>>,
     containers: RefCell<BTreeMap<String, Container>>,
     /// Processes that were created.
     created: mpsc::UnboundedSender<Held>,
@@ -93,11 +101,15 @@ struct Shared {
 /// A container, as far as the supervisor has to know it.
 #[derive(Debug)]
 struct Container {
+    /// It came first: its directory is the pod's.
+    first: bool,
     directory: PathBuf,
     sandbox: bool,
     keep: bool,
     /// Disks that were attached for it.
     disks: Vec<Bdf>,
+    /// Told when its first process is killed.
+    doomed: Rc<Notify>,
     ended: bool,
 }
 
@@ -129,8 +141,32 @@ impl Shared {
         self.containers.borrow().values().all(|container| container.ended)
     }
 
+    /// Whether the pod ends with this container.
+    fn ends_with(&self, id: &str) -> bool {
+        let containers = self.containers.borrow();
+        let others = containers.iter().any(|(other, container)| other != id && !container.ended);
+        containers.get(id).is_some_and(|container| container.sandbox || container.first && !others)
+    }
+
+    /// Whether the pod's directory is that of a container that an engine is to delete.
     fn keeps(&self) -> bool {
-        self.containers.borrow().values().any(|container| container.keep)
+        self.containers.borrow().values().any(|container| container.first && container.keep)
+    }
+
+    /// Gives the name of the pod's directory to whoever comes next: the container that had it is deleted.
+    fn move_aside(&self) {
+        let mut state = self.state.borrow_mut();
+        let Some(state) = state.as_mut() else { return };
+        match state.move_aside() {
+            Ok(name) => {
+                for container in self.containers.borrow().values() {
+                    if let Err(error) = Saved::move_pod(&container.directory, &name) {
+                        tracing::warn!("{:#}", anyhow::Error::from(error));
+                    }
+                }
+            }
+            Err(error) => tracing::warn!("{:#}", anyhow::Error::from(error)),
+        }
     }
 }
 
@@ -138,6 +174,12 @@ impl Shared {
 pub(crate) fn main(places: &Places) -> u8 {
     // It is a leader already if a shell started it.
     let _ = rustix::process::setsid();
+    // A process of a container takes some eight descriptors.
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let _ = rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit { current: limit.maximum, maximum: limit.maximum },
+    );
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let tasks = tokio::task::LocalSet::new();
@@ -159,11 +201,27 @@ pub(crate) fn main(places: &Places) -> u8 {
     }
 }
 
+/// Outlives what is sent to everyone in its control group or scope: the containers end by that, and it with them.
+/// Caught, not ignored, so that the monitor does not inherit it.
+fn outlive_signals() -> io::Result<()> {
+    for kind in
+        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()]
+    {
+        // What is installed stays.
+        drop(signal(kind)?);
+    }
+    Ok(())
+}
+
 async fn supervise(places: &Places) -> io::Result<()> {
+    outlive_signals()?;
     let lock = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let state = StateDir::adopt(places.state.clone(), lock);
     let first = Socket::new(Channel::new(io::stdin().as_fd().try_clone_to_owned()?))?;
+    // So that the client sees it when its socket is closed.
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     let Some(pod) = launch(&state, &first).await? else {
+        hostgroup::leave(state.path());
         drop(state);
         for cache in &places.caches {
             clear_abandoned(cache, MAKER_PATIENCE);
@@ -226,6 +284,7 @@ fn boot(state: &StateDir, launch: Launch, mut fds: Vec<OwnedFd>) -> Result<Pod, 
     timeline.reach_at(PodStage::MonitorSpawned, spawning);
     if let Some(pid) = monitor.pid() {
         state.place_monitor(pid);
+        set_oom_score_adj(pid, launch.oom_score_adj);
     }
     monitor.confine(launch.uid, kvm);
     fds.push(connections);
@@ -236,25 +295,48 @@ fn boot(state: &StateDir, launch: Launch, mut fds: Vec<OwnedFd>) -> Result<Pod, 
         .map_err(|error| Failure::other(format!("watching the monitor: {error}")))
 }
 
+/// The guest's memory is the monitor's: what the container is worth to the host's kernel, it is, too.
+fn set_oom_score_adj(pid: u32, wanted: Option<i32>) {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    let own = || std::fs::read_to_string(&path).ok()?.trim().parse::<i32>().ok();
+    // An engine that protects itself does not mean us.
+    let value = wanted.unwrap_or_else(|| own().unwrap_or(0).max(0));
+    if let Err(error) = std::fs::write(&path, value.to_string()) {
+        tracing::debug!(%error, value, "oom_score_adj of the monitor");
+    }
+}
+
 /// Serves the pod to its end.
 async fn serve_pod(pod: Pod, state: StateDir, first: Socket) -> io::Result<()> {
     let listener = Listener::new(state.path(), SOCKET)?;
     let (created, mut new) = mpsc::unbounded_channel();
-    let shared =
-        Rc::new(Shared { pod, containers: RefCell::default(), created, answering: Cell::new(0) });
+    let shared = Rc::new(Shared {
+        pod,
+        state: RefCell::new(Some(state)),
+        containers: RefCell::default(),
+        created,
+        answering: Cell::new(0),
+    });
     let mut connections = JoinSet::new();
     let mut processes = JoinSet::new();
     let first = connections.spawn_local(serve::serve(shared.clone(), first)).id();
     let last = loop {
         tokio::select! {
-            accepted = listener.accept() => {
-                connections.spawn_local(serve::serve(shared.clone(), accepted?));
-            }
+            accepted = listener.accept() => match accepted {
+                Ok(socket) => {
+                    connections.spawn_local(serve::serve(shared.clone(), socket));
+                }
+                // Short of descriptors, for example: those who wait are served later.
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a client");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
             Some(held) = new.recv() => {
                 processes.spawn_local(held.hold(shared.clone()));
             }
             Some(ended) = processes.join_next() => {
-                let Ok(ended) = ended else { continue };
+                let Ok(mut ended) = ended else { continue };
                 if ended.of.process.is_empty() && shared.ended(&ended.of.container) {
                     break Some(ended);
                 }
@@ -268,21 +350,20 @@ async fn serve_pod(pod: Pod, state: StateDir, first: Socket) -> io::Result<()> {
             }
         }
     };
-    finish(shared, state, last, (connections, processes)).await;
+    finish(shared, last, (connections, processes)).await;
     Ok(())
 }
 
 /// Ends the pod; the last word is for the process that ended last.
 async fn finish(
     shared: Rc<Shared>,
-    state: StateDir,
     last: Option<Ended>,
     (mut connections, mut processes): (JoinSet<()>, JoinSet<Ended>),
 ) {
     // What ended with the last container is told as it was, and who has asked is answered.
     let _ = tokio::time::timeout(PARTING, async {
         while let Some(ended) = processes.join_next().await {
-            if let Ok(ended) = ended {
+            if let Ok(mut ended) = ended {
                 ended.tell(&Timeline::default()).await;
             }
         }
@@ -295,16 +376,16 @@ async fn finish(
     // The proxies of those that are left see the sockets close.
     processes.shutdown().await;
     let keeps = shared.keeps();
-    let timeline = match Rc::into_inner(shared) {
-        Some(shared) => shared.pod.stop().await,
-        None => Timeline::default(),
-    };
-    if keeps {
-        state.leave();
-    } else {
-        drop(state);
+    let timeline = shared.pod.stop().await;
+    match shared.state.take() {
+        Some(state) if keeps => state.leave(),
+        Some(state) => {
+            hostgroup::leave(state.path());
+            drop(state);
+        }
+        None => {}
     }
-    if let Some(last) = last {
+    if let Some(mut last) = last {
         last.tell(&timeline).await;
     }
 }

@@ -1,31 +1,35 @@
 //! One connection of a client.
 //!
-//! Invariant: what a client had attached and not used, and the hook that it ran, go with the connection.
+//! Invariant: what a client had attached and not used, the hook that it ran, and the container that it created and did
+//! not leave, go with the connection.
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
-use cofferdam_agent_protocol::{
-    CgroupSetting, ContainerPlan, Described, Description, NamespaceKind, ProcessPlan,
-};
+use cofferdam_agent_protocol::{CgroupSetting, ContainerPlan, Described, Description, ProcessPlan};
 use cofferdam_vmm_api::{Bdf, Channel, Message};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::hold::Held;
+use tokio::sync::Notify;
+
+use super::hold::{self, Held};
 use super::{Container, Shared};
 use crate::container::Status;
 use crate::control::{Answer, Create, Failure, FailureKind, Of, Process, ToSupervisor, unpack};
-use crate::pod::NewDisk;
+use crate::pod::{NewDisk, clear_dead};
 use crate::socket::Socket;
 use crate::tail::printable;
 
-/// Most processes that are told of at once.
-const MOST_PROCESSES: usize = 180;
+/// Most bytes of processes that are told of at once: they travel in one message.
+const MOST_BYTES: usize = 40 << 10;
 
 /// What goes with the connection.
 struct Client {
     shared: Rc<Shared>,
     attached: Vec<Bdf>,
+    /// The container that it created and has not left.
+    created: Option<String>,
     hook: Hook,
 }
 
@@ -60,7 +64,7 @@ impl Drop for Answering {
 
 /// Serves a client until it goes away.
 pub(super) async fn serve(shared: Rc<Shared>, socket: Socket) {
-    let mut client = Client { shared, attached: Vec::new(), hook: Hook::default() };
+    let mut client = Client { shared, attached: Vec::new(), created: None, hook: Hook::default() };
     while let Ok(message) = socket.receive::<ToSupervisor>().await {
         let Message { body, fds } = message;
         match body {
@@ -84,6 +88,9 @@ pub(super) async fn serve(shared: Rc<Shared>, socket: Socket) {
     if !unused.is_empty() {
         detach(&client.shared, &unused).await;
     }
+    if let Some(id) = client.created.take() {
+        client.shared.give_up(&id).await;
+    }
 }
 
 impl Client {
@@ -92,13 +99,19 @@ impl Client {
         match body {
             ToSupervisor::Attach { writable } => return self.attach(&writable, fds).await,
             ToSupervisor::Create(create) => self.create(create, fds).await?,
+            ToSupervisor::Leave => self.created = None,
             ToSupervisor::Exec(of) => self.exec(of, fds).await?,
             ToSupervisor::Start(container) => {
                 pod.start(&container).await?;
                 self.shared.note(&container, Status::Running);
             }
             ToSupervisor::Signal { of, signal, all } => {
-                pod.signal(&of.container, &of.process, signal, all).await?;
+                if signal == hold::KILL && of.process.is_empty() {
+                    self.shared.doom(&of.container);
+                }
+                let signalled = pod.signal(&of.container, &of.process, signal, all);
+                let late = |_| Failure::other("the guest did not take the signal");
+                tokio::time::timeout(hold::PASS_PATIENCE, signalled).await.map_err(late)??;
             }
             ToSupervisor::Freeze { container, frozen } => {
                 pod.freeze(&container, frozen).await?;
@@ -111,9 +124,7 @@ impl Client {
             }
             ToSupervisor::Processes(container) => {
                 let Described { processes, uptime } = pod.processes(&container).await?;
-                // They travel in one message.
-                let processes = processes.into_iter().take(MOST_PROCESSES).map(process).collect();
-                return Ok(Answer::Processes { uptime, processes });
+                return Ok(Answer::Processes { uptime, processes: fitting(processes) });
             }
             ToSupervisor::Stats(container) => {
                 let files = pod.stats(&container).await?;
@@ -148,16 +159,25 @@ impl Client {
         if self.shared.containers.borrow().contains_key(&id) {
             return Err(Failure::other(format!("container with given ID already exists: {id}")));
         }
-        // With a pid namespace of its own, nothing outlives the first process: its output ends.
-        let alone = plan.namespaces.iter().any(|n| n.kind() == NamespaceKind::Pid);
         let expected = self.shared.pod.create(plan).await?;
         let Create { directory, sandbox, keep } = create;
         let disks = std::mem::take(&mut self.attached);
-        let container = Container { directory, sandbox, keep, disks, ended: false };
+        let doomed = Rc::new(Notify::new());
+        let first = self.shared.containers.borrow().is_empty();
+        let container = Container {
+            first,
+            directory,
+            sandbox,
+            keep,
+            disks,
+            doomed: doomed.clone(),
+            ended: false,
+        };
         self.shared.containers.borrow_mut().insert(id.clone(), container);
         self.shared.note(&id, Status::Created);
+        self.created = Some(id.clone());
         let of = Of { container: id, process: String::new() };
-        self.shared.hold(Held { of, proxy, expected, streams, patient: alone && !keep });
+        self.shared.hold(Held { of, proxy, expected, streams, doomed });
         Ok(())
     }
 
@@ -165,7 +185,8 @@ impl Client {
         let (plan, proxy, streams) = parts(fds)?;
         let plan: ProcessPlan = unpack(plan).map_err(Failure::other)?;
         let expected = self.shared.pod.exec(&of.container, &of.process, plan).await?;
-        self.shared.hold(Held { of, proxy, expected, streams, patient: false });
+        let doomed = Rc::new(Notify::new());
+        self.shared.hold(Held { of, proxy, expected, streams, doomed });
         Ok(())
     }
 }
@@ -176,14 +197,43 @@ impl Shared {
         let _ = self.created.send(held);
     }
 
+    /// The first process of a container is killed, by whatever means: it is not waited for long.
+    fn doom(&self, id: &str) {
+        if let Some(container) = self.containers.borrow().get(id) {
+            container.doomed.notify_one();
+        }
+    }
+
+    /// Deletes a container that joined the pod and whose maker is gone. With a container that came first goes the pod.
+    async fn give_up(&self, id: &str) {
+        let directory = {
+            let containers = self.containers.borrow();
+            containers.get(id).filter(|container| !container.first).map(|c| c.directory.clone())
+        };
+        let Some(directory) = directory else { return self.doom(id) };
+        if let Err(failure) = self.delete(id).await {
+            tracing::warn!("deleting the container {id}: {failure}");
+        }
+        if !clear_dead(&directory, false, Duration::ZERO) {
+            tracing::warn!(path = %directory.display(), "the next command removes this directory");
+        }
+    }
+
     async fn delete(&self, id: &str) -> Result<(), Failure> {
         if !self.containers.borrow().contains_key(id) {
             let message = format!("the pod has no container {id}");
             return Err(Failure::new(message, FailureKind::NotFound));
         }
+        self.doom(id);
+        if self.ends_with(id) {
+            return Ok(());
+        }
         self.pod.delete(id, "", true).await?;
-        let disks = self.containers.borrow_mut().remove(id).map(|container| container.disks);
-        detach(self, &disks.unwrap_or_default()).await;
+        let Some(container) = self.containers.borrow_mut().remove(id) else { return Ok(()) };
+        detach(self, &container.disks).await;
+        if container.first && !self.is_over() {
+            self.move_aside();
+        }
         Ok(())
     }
 
@@ -209,6 +259,19 @@ async fn detach(shared: &Shared, disks: &[Bdf]) {
     {
         tracing::warn!(%error, "the disks of a container stay in the machine");
     }
+}
+
+/// As many processes as go into one message.
+fn fitting(processes: Vec<Description>) -> Vec<Process> {
+    let mut room = MOST_BYTES;
+    let fits = |process: &Process| {
+        // With what its JSON has around it, and quotes and backslashes escaped.
+        let size = 80 + 2 * (process.stat.len() + process.command.len());
+        let fits = size <= room;
+        room = room.saturating_sub(size);
+        fits
+    };
+    processes.into_iter().map(process).take_while(fits).collect()
 }
 
 /// What the guest says of a process, without what a terminal would obey, and bounded.

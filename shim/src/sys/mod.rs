@@ -59,7 +59,6 @@ pub(crate) fn begin_session(command: &mut Command, terminal: bool, network: Netw
         };
         // SAFETY: setsid is async-signal-safe and touches no memory.
         done(unsafe { libc::setsid() })?;
-        own_proc();
         if terminal {
             // SAFETY: this request takes an integer; it touches no memory.
             done(unsafe { libc::ioctl(1, libc::TIOCSCTTY, 0) })?;
@@ -82,24 +81,6 @@ pub(crate) fn begin_session(command: &mut Command, terminal: bool, network: Netw
     };
     // SAFETY: the closure only makes the system calls above, and allocates nothing.
     unsafe { command.pre_exec(prepare) };
-}
-
-/// Gives the first process of a process-id namespace a /proc of that. Failure changes nothing.
-fn own_proc() {
-    // SAFETY: getpid is async-signal-safe and touches no memory.
-    let first = unsafe { libc::getpid() } == 1;
-    // SAFETY: the system call touches no memory; the new process has one thread.
-    if !first || unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 {
-        return;
-    }
-    let (none, root, proc) = (std::ptr::null(), c"/".as_ptr(), c"/proc".as_ptr());
-    let flags = libc::MS_REC | libc::MS_SLAVE;
-    // SAFETY: the texts are constants that end with a NUL.
-    if unsafe { libc::mount(none, root, none, flags, none.cast()) } == 0 {
-        let kind = c"proc".as_ptr();
-        // SAFETY: as above.
-        unsafe { libc::mount(kind, proc, kind, libc::MS_NOSUID | libc::MS_NODEV, none.cast()) };
-    }
 }
 
 /// Raises `signal` with its default action, without a core file. Returns if that does not end the program.

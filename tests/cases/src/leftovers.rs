@@ -29,7 +29,7 @@ impl Host {
         Self {
             processes: processes(),
             mounts: lines("/proc/self/mounts"),
-            state: entries("/run/cofferdam"),
+            state: state(),
             cgroups: cgroups(),
             networks: entries("/sys/class/net"),
             kvm: fs::metadata("/dev/kvm").ok().map(|kvm| (kvm.mode(), kvm.uid(), kvm.gid())),
@@ -122,6 +122,13 @@ fn groups(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     groups.map(|entry| entry.path()).collect()
+}
+
+/// Names below the ordinary root of state directories, but for the lock, which stays.
+fn state() -> BTreeSet<String> {
+    let mut names = entries("/run/cofferdam");
+    names.remove(",lock");
+    names
 }
 
 /// Names in the directory at `path`; none if there is no such directory.
