@@ -53,7 +53,7 @@ pub(crate) enum ToSupervisor {
     Leave,
     /// Start one more process. Descriptors: as for [`ToSupervisor::Create`].
     Exec(Of),
-    /// Let a created container run.
+    /// Let a created container run. Descriptor: the agent's request, if files that were brought along have changed.
     Start(String),
     /// Send a signal.
     Signal {
