@@ -43,7 +43,8 @@ pub(super) fn parcel(spec: &Spec, saved: &Saved, made: &Path) -> Result<Option<O
 fn changed(mounts: &[Mount], bundle: &Path, since: SystemTime) -> Vec<request::FileContent> {
     let is_bound = |mount: &Mount| {
         let options = mount.options().as_deref().unwrap_or_default();
-        mount.typ().as_deref() == Some("bind") || options.iter().any(|o| o == "bind" || o == "rbind")
+        mount.typ().as_deref() == Some("bind")
+            || options.iter().any(|o| o == "bind" || o == "rbind")
     };
     let bound = (0u32..).zip(mounts).filter(|(_, mount)| is_bound(mount));
     let content = |(mount, bound): (u32, &Mount)| {
