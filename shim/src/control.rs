@@ -52,7 +52,12 @@ pub(crate) enum ToSupervisor {
     /// The container that was created on this connection goes on without it.
     Leave,
     /// Start one more process. Descriptors: as for [`ToSupervisor::Create`].
-    Exec(Of),
+    Exec {
+        /// Its container and name.
+        of: Of,
+        /// The control group to begin in, below the container's; empty for the usual one.
+        cgroup: String,
+    },
     /// Let a created container run. Descriptor: the agent's request, if files that were brought along have changed.
     Start(String),
     /// Send a signal.

@@ -2,15 +2,14 @@
 //!
 //! Invariant: it is raw: the terminal in the guest is the one with settings.
 
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
+
+use crate::socket::hand_over;
 
 /// See the module.
 #[derive(Debug)]
@@ -48,14 +47,7 @@ impl Pty {
     /// The failure of a system call.
     pub(crate) fn send(&self, path: &Path) -> io::Result<()> {
         let name = ptsname(&self.master, Vec::new())?;
-        let socket = UnixStream::connect(path)?;
-        let fds = [self.master.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&fds));
-        let text = [IoSlice::new(name.as_bytes())];
-        sendmsg(&socket, &text, &mut control, SendFlags::NOSIGNAL)?;
-        Ok(())
+        hand_over(path, name.as_bytes(), self.master.as_fd())
     }
 }
 

@@ -1,5 +1,6 @@
 //! A terminal that arrives at the other end of a socket, and is raw.
 
+use std::mem::MaybeUninit;
 use std::os::unix::net::UnixListener;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};

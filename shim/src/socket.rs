@@ -2,20 +2,36 @@
 //!
 //! Invariant: no call here blocks the thread.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use cofferdam_vmm_api::{Channel, ChannelError, Message};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
-    socket_with,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, accept_with, bind, connect, listen, sendmsg, socket_with,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::unix::AsyncFd;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
+
+/// Sends the descriptor `fd`, called `name`, to whoever listens at the socket `path`, as runc does.
+///
+/// # Errors
+/// The failure of a system call.
+pub(crate) fn hand_over(path: &Path, name: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+    let socket = UnixStream::connect(path)?;
+    let fds = [fd];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    sendmsg(&socket, &[IoSlice::new(name)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
 
 /// A connected socket, watched by a descriptor of its own.
 #[derive(Debug)]

@@ -2,6 +2,8 @@
 //!
 //! Invariant: the host writes the state's text; the guest puts one number into it and parses nothing.
 
+use std::time::Duration;
+
 use prost::Message;
 
 /// Hooks that run one after the other. The first that fails ends the creation of the container.
@@ -36,6 +38,14 @@ pub struct GuestHook {
     /// Seconds after which it is killed; 0 is [`GuestHook::DEFAULT_TIMEOUT`].
     #[prost(uint32, tag = "4")]
     pub timeout: u32,
+}
+
+impl GuestHooks {
+    /// How long they may take together.
+    #[must_use]
+    pub fn within(&self) -> Duration {
+        self.hooks.iter().map(|hook| Duration::from_secs(hook.seconds().into())).sum()
+    }
 }
 
 impl GuestHook {

@@ -16,6 +16,7 @@
 mod answer;
 mod framing;
 mod hook;
+mod limit;
 mod message;
 mod plan;
 
@@ -24,6 +25,7 @@ pub use framing::{
     Frame, FrameError, HEADER, MAX_AGENT_FRAME, MAX_HOST_FRAME, decode, encode, frame_length,
 };
 pub use hook::{GuestHook, GuestHooks};
+pub use limit::{ANSWERED_WITHIN, EXECUTED_WITHIN, JOINED_WITHIN, READY_WITHIN, STARTED_WITHIN};
 pub use message::{
     AgentError, AgentFrame, Ended, ErrorKind, Event, Hello, HostFrame, PodPlan, Refusal, Request,
     Response, Welcome, agent_frame, event, host_frame, request, response,

@@ -223,6 +223,10 @@ pub mod request {
         /// What to run.
         #[prost(message, optional, boxed, tag = "3")]
         pub plan: Option<Box<ProcessPlan>>,
+        /// The group to begin in, as a path below the container's own, which is `/`; empty: that, or where the first
+        /// process is if the container has split its group up.
+        #[prost(string, tag = "4")]
+        pub cgroup: String,
     }
 
     /// See [`Body::Signal`].

@@ -110,7 +110,8 @@ impl Cgroup {
             self.write(file, value).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => {
                     let text = "the guest's kernel has no control group file";
-                    Failure::unsupported(format!("{text} {file} (for the value {value})"))
+                    let why = describe_io(&error);
+                    Failure::unsupported(format!("{text} {file} (for the value {value}): {why}"))
                 }
                 _ => {
                     let why = describe_io(&error);

@@ -92,10 +92,22 @@ fn one(hook: &GuestHook, state: &str, place: &Place<'_>) -> Result<()> {
         _ if !ended => format!("killed after its time-out of {} seconds", hook.seconds()),
         WaitStatus::Exited(_, 0) => return Ok(()),
         WaitStatus::Exited(_, code) => format!("exit status {code}"),
-        WaitStatus::Signaled(_, signal, _) => format!("ended by {signal}"),
+        WaitStatus::Signaled(_, signal, _) => format!("signal: {}", words(signal)),
         other => format!("{other:?}"),
     };
     Err(Failure::other(format!("{problem}, output: {}", said.trim_end())))
+}
+
+/// What Go's programs call `signal`, where it may be of interest.
+fn words(signal: Signal) -> &'static str {
+    match signal {
+        Signal::SIGKILL => "killed",
+        Signal::SIGTERM => "terminated",
+        Signal::SIGABRT => "aborted",
+        Signal::SIGSEGV => "segmentation fault",
+        Signal::SIGSYS => "bad system call",
+        other => other.as_str(),
+    }
 }
 
 /// `state` as a file: a hook need not read it, and a pipe would fill up.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use cofferdam_agent_protocol::{Mount, MountKind};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{FileStat, SFlag, fstat, stat};
@@ -93,6 +94,9 @@ fn cgroup(place: &Place<'_>, plan: &Mount) -> Result<()> {
 
 /// Mounts a new instance of file system `fstype`.
 fn new_instance(root: &Root, plan: &Mount, fstype: &str, data: &[u8]) -> Result<()> {
+    if matches!(fstype, "proc" | "sysfs") {
+        ordinary(root, plan, fstype)?;
+    }
     let existing = root.place(&plan.destination).ok();
     let mode = existing.and_then(|place| fstat(&place).ok()).map(|stat| stat.st_mode);
     let point = make_point(root, &plan.destination, true)?;
@@ -113,6 +117,20 @@ fn new_instance(root: &Root, plan: &Mount, fstype: &str, data: &[u8]) -> Result<
         copy_up::run(root, &point, &plan.destination).context(|| "copying up".into())?;
     }
     Ok(())
+}
+
+/// Refuses a destination that is there and is a link or no directory: what looks for such a file system would find
+/// another place. In the words of runc.
+fn ordinary(root: &Root, plan: &Mount, fstype: &str) -> Result<()> {
+    let found = match root.find(&plan.destination, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
+        Err(_) => return Ok(()),
+        Ok(place) => fstat(&place).context(|| "looking at the mount point".into())?,
+    };
+    if is_directory(&found) {
+        return Ok(());
+    }
+    let text = format!("filesystem \"{fstype}\" must be mounted on ordinary directory");
+    Err(Failure::other(text))
 }
 
 /// Bind-mounts `source`, a path of the agent.

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a path that does not exist needs no protection and is skipped.
 
+use std::os::fd::OwnedFd;
+
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::fstat;
@@ -26,21 +28,34 @@ pub(crate) fn read_only(root: &Root, path: &[u8]) -> Result<()> {
     remount(root, path, MsFlags::MS_RDONLY).context(attempted)
 }
 
-/// Hides `path` (OCI `linux.maskedPaths`).
-pub(crate) fn mask(root: &Root, path: &[u8]) -> Result<()> {
+/// Hides `all` paths (OCI `linux.maskedPaths`). Directories are hidden by one file system, as with runc: each would cost
+/// memory of the kernel.
+pub(crate) fn mask(root: &Root, all: &[Vec<u8>]) -> Result<()> {
+    let mut empty = None;
+    all.iter().try_for_each(|path| mask_one(root, path, &mut empty))
+}
+
+/// Hides `path`; `empty` is the file system for directories, once there is one.
+fn mask_one(root: &Root, path: &[u8], empty: &mut Option<OwnedFd>) -> Result<()> {
     let attempted = || format!("masking {}", show(path));
     let place = match root.place(path) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
         place => place.context(attempted)?,
     };
     let target = proc_path(&place);
-    if is_directory(&fstat(&place).context(attempted)?) {
-        mount(Some("tmpfs"), target.as_str(), Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>)
-    } else {
-        let bind = MsFlags::MS_BIND;
-        mount(Some("/dev/null"), target.as_str(), None::<&str>, bind, None::<&str>)
+    let bind = |source: &str| {
+        mount(Some(source), target.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+    };
+    if !is_directory(&fstat(&place).context(attempted)?) {
+        return bind("/dev/null").context(attempted);
     }
-    .context(attempted)
+    if let Some(empty) = empty {
+        return bind(&proc_path(empty)).context(attempted);
+    }
+    mount(Some("tmpfs"), target.as_str(), Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>)
+        .context(attempted)?;
+    *empty = Some(root.place(path).context(attempted)?);
+    Ok(())
 }
 
 /// Adds `flags` to the mount at `path`.

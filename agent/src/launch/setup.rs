@@ -55,9 +55,7 @@ pub(crate) fn run(
     for path in &container.readonly_paths {
         paths::read_only(&root, path)?;
     }
-    for path in &container.masked_paths {
-        paths::mask(&root, path)?;
-    }
+    paths::mask(&root, &container.masked_paths)?;
     let rootfs = container.rootfs.as_ref();
     if rootfs.is_some_and(|rootfs| rootfs.readonly) {
         paths::remount(&root, b"/", MsFlags::MS_RDONLY)?;

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use cofferdam_agent_protocol::{ContainerPlan, Created, ErrorKind, IdMap, request};
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 
@@ -111,7 +112,10 @@ impl Pod {
             return Err(Failure::new(ErrorKind::Exists, text));
         }
         let join = join(container, container.namespaces)?;
-        let cgroup = working_group(container)?;
+        let cgroup = match exec.cgroup.as_str() {
+            "" => working_group(container)?,
+            path => group_below(container, path)?,
+        };
         let owner = host_uid(&container.uid_map, plan.uid);
         let own = container.namespaces.bits();
         let launch_plan = LaunchPlan { process: Some(plan), own, ..LaunchPlan::default() };
@@ -207,6 +211,18 @@ fn working_group(container: &Container) -> Result<OwnedFd> {
     let below = path.split_once(&name).map_or("", |(_, below)| below);
     let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     open(&own.join(below), flags, Mode::empty()).context(attempted)
+}
+
+/// The control group `path` below that of `container`. A link or `..` would lead out of it.
+fn group_below(container: &Container, path: &str) -> Result<OwnedFd> {
+    if path.split('/').any(|part| part == "..") {
+        return Err(Failure::unsupported(format!("bad sub cgroup path: {path}")));
+    }
+    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    let below = Path::new(".").join(path.trim_start_matches('/'));
+    openat2(container.cgroup.fd(), &below, OpenHow::new().flags(flags).resolve(resolve))
+        .context(|| format!("adding the process to the cgroup {path}"))
 }
 
 /// The agent's number for user `uid` of a user namespace with `map`; `None` without one.

@@ -303,7 +303,8 @@ pub(crate) fn token() -> u64 {
 /// A request to start one more process.
 pub(crate) fn exec(container: &str, process: &str, plan: ProcessPlan) -> request::Body {
     let (container, process) = (container.into(), process.into());
-    request::Body::Exec(request::Exec { container, process, plan: Some(Box::new(plan)) })
+    let (plan, cgroup) = (Some(Box::new(plan)), String::new());
+    request::Body::Exec(request::Exec { container, process, plan, cgroup })
 }
 
 /// A process that runs `args`, with streams.

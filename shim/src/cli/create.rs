@@ -26,6 +26,9 @@ pub(crate) struct Common {
     /// Socket of the one who gets the container's terminal
     #[arg(long, value_name = "SOCKET")]
     pub(super) console_socket: Option<PathBuf>,
+    /// Socket of the one who gets a pidfd of the process that stands for the container
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) pidfd_socket: Option<PathBuf>,
     /// File that gets the number of the process that stands for the container
     #[arg(long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
@@ -76,6 +79,7 @@ impl CreateArgs {
         let options = Options {
             pid_file: self.common.pid_file,
             console_socket: self.common.console_socket,
+            pidfd_socket: self.common.pidfd_socket,
             detached: true,
             keep: true,
             ..global.options(self.id)

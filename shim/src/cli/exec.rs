@@ -18,7 +18,7 @@ use crate::container::{Saved, Status};
 use crate::control::{Of, ToSupervisor, parcel};
 use crate::hostgroup;
 use crate::oci::{self, HostNetwork};
-use crate::run::{RunError, StandIn, Terminal, ask, hold, report, write_pid};
+use crate::run::{RunError, StandIn, Terminal, ask, hold, report, send_pidfd, write_pid};
 use crate::signals::Signals;
 use crate::terminal::RawMode;
 use cofferdam_agent_protocol::{ProcessPlan, Stdio};
@@ -35,6 +35,9 @@ pub(crate) struct Exec {
     /// Socket of the one who gets the process's terminal
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
+    /// Socket of the one who gets a pidfd of the process that stands for it
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
     /// Working directory in the container
     #[arg(long, value_name = "DIR")]
     cwd: Option<String>,
@@ -74,7 +77,7 @@ pub(crate) struct Exec {
     /// Descriptors passed to the process: only 0, as a descriptor cannot enter a virtual machine
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// Group of the process below the container's: only the container's own
+    /// Control group of the process, below the container's own, which is /
     #[arg(long, value_name = "PATH")]
     cgroup: Option<String>,
     /// Run in a paused container: the process begins when that is resumed
@@ -101,9 +104,6 @@ impl Exec {
         }
         if status == Status::Stopped {
             bail!("cannot exec in a stopped container");
-        }
-        if let Some(path) = self.cgroup.as_deref().filter(|path| *path != "/") {
-            bail!("--cgroup {path}: a process begins in the container's own group");
         }
         if self.preserve_fds > 0 {
             bail!("--preserve-fds: a descriptor of the host cannot enter a virtual machine");
@@ -227,7 +227,11 @@ impl Exec {
         fds.extend(stand_in.fds());
         let process = format!("exec-{}", stand_in.pid);
         let of = Of { container: saved.id.clone(), process };
-        ask(&socket, &ToSupervisor::Exec(of), &fds).await.map_err(say)?;
+        let cgroup = self.cgroup.clone().unwrap_or_default();
+        ask(&socket, &ToSupervisor::Exec { of, cgroup }, &fds).await.map_err(say)?;
+        if let Some(path) = &self.pidfd_socket {
+            send_pidfd(path, stand_in.pid).map_err(say)?;
+        }
         if let Some(path) = &self.pid_file {
             write_pid(path, stand_in.pid).map_err(say)?;
         }

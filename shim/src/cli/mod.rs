@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
 use crate::logging::{self, Format};
@@ -87,6 +88,7 @@ impl Global {
             console_log: None,
             pid_file: None,
             console_socket: None,
+            pidfd_socket: None,
             detached: false,
             keep: false,
             systemd: self.systemd_cgroup,
@@ -223,11 +225,7 @@ pub fn main() -> ExitCode {
     timeline.reach(crate::timeline::PodStage::SupervisorStarted);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let code = u8::from(error.use_stderr());
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(error) => return refuse(&error),
     };
     if cli.version {
         return print(&version());
@@ -243,6 +241,20 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Says what is wrong with the command line, or the help that was asked for. A command that there is not: as runc, also
+/// where its help is asked for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    const NO_TOPIC: u8 = 3;
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
+    {
+        eprintln!("No help topic for '{name}'");
+        return ExitCode::from(NO_TOPIC);
+    }
+    let _ = error.print();
+    ExitCode::from(u8::from(error.use_stderr()))
 }
 
 /// Does what `command` says; gives the exit code, with a failure or without.

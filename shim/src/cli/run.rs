@@ -100,6 +100,7 @@ impl Run {
             console_log: self.console_log.clone(),
             pid_file: self.common.pid_file.clone(),
             console_socket: self.common.console_socket.clone(),
+            pidfd_socket: self.common.pidfd_socket.clone(),
             detached: self.detach,
             keep: self.detach || self.keep,
             ..global.options(id.clone())
@@ -133,7 +134,12 @@ impl Run {
             Ok(status) => status.shell_code(),
             Err(error) => {
                 let program = plan.as_ref().map(RunPlan::program).unwrap_or_default();
-                fail(global, &format!("run failed: {}", report(error, &program, plan.as_ref())));
+                let text = report(error, &program, plan.as_ref());
+                if error.is_the_containers() {
+                    eprintln!("{text}");
+                } else {
+                    fail(global, &format!("run failed: {text}"));
+                }
                 error.exit_code()
             }
         };

@@ -155,9 +155,13 @@ impl DeviceRules {
 }
 
 /// The device rules of a container.
-pub(super) fn rules(linux: Option<&Linux>) -> Result<DeviceRules, OciError> {
+pub(super) fn rules(
+    linux: Option<&Linux>,
+    warnings: &mut Vec<String>,
+) -> Result<DeviceRules, OciError> {
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let listed = resources.and_then(|r| r.devices().as_deref()).unwrap_or_default();
+    let rule = |one| rule(one, warnings);
     let mut rules = listed.iter().enumerate().map(rule).collect::<Result<Vec<_>, _>>()?;
     let allow = |kind, major, minor, access| DeviceRule { allow: true, kind, major, minor, access };
     rules.push(allow(RuleType::Any, None, None, MKNOD));
@@ -167,7 +171,10 @@ pub(super) fn rules(linux: Option<&Linux>) -> Result<DeviceRules, OciError> {
     Ok(DeviceRules(rules))
 }
 
-fn rule((index, rule): (usize, &LinuxDeviceCgroup)) -> Result<DeviceRule, OciError> {
+fn rule(
+    (index, rule): (usize, &LinuxDeviceCgroup),
+    warnings: &mut Vec<String>,
+) -> Result<DeviceRule, OciError> {
     let field = |part: &str| format!("linux.resources.devices[{index}].{part}");
     let number = |part: &str, value: Option<i64>, most: u32| match value {
         None | Some(-1) => Ok(None),
@@ -185,12 +192,17 @@ fn rule((index, rule): (usize, &LinuxDeviceCgroup)) -> Result<DeviceRule, OciErr
     };
     let access = match rule.access().as_deref().unwrap_or_default() {
         "" if kind == RuleType::Any => ALL,
-        text => text.chars().try_fold(0, |all, letter| match letter {
-            'm' => Ok(all | MKNOD),
-            'r' => Ok(all | READ),
-            'w' => Ok(all | WRITE),
-            _ => Err(invalid(field("access"), format!("{text:?}; it has letters of \"rwm\""))),
-        })?,
+        text => text.chars().fold(0, |all, letter| match letter {
+            'm' => all | MKNOD,
+            'r' => all | READ,
+            'w' => all | WRITE,
+            // As runc.
+            other => {
+                warnings
+                    .push(format!("{}: {other:?} is none of \"rwm\"; ignored", field("access")));
+                all
+            }
+        }),
     };
     // A rule of type "a" is about every device, whatever its numbers say (runc, crun).
     let any = kind == RuleType::Any;

@@ -35,11 +35,16 @@ fn senseless_nodes_are_refused_by_path() {
 
 #[test]
 fn rules_become_a_program() {
-    let with = |rule| rules(Some(&linux(json!({"resources": {"devices": [rule]}}))));
-    let bare = rules(None).unwrap().0.len();
+    let mut warnings = Vec::new();
+    let bare = rules(None, &mut warnings).unwrap().0.len();
+    let mut with =
+        |rule| rules(Some(&linux(json!({"resources": {"devices": [rule]}}))), &mut warnings);
     assert!(with(json!({"allow": false, "access": "rwm"})).unwrap().0.len() > bare);
-    assert!(with(json!({"allow": true, "type": "c", "access": "x"})).is_err());
     assert!(with(json!({"allow": true, "type": "c", "major": -2, "access": "r"})).is_err());
+    let mut program_of = |rule| program(&with(rule).unwrap().0, &[]).unwrap();
+    let odd = program_of(json!({"allow": true, "type": "c", "access": "rx"}));
+    assert_eq!(odd, program_of(json!({"allow": true, "type": "c", "access": "r"})));
+    assert_eq!(warnings, ["linux.resources.devices[0].access: 'x' is none of \"rwm\"; ignored"]);
 }
 
 /// Nodes and rules of a container with these devices and rules about them.
@@ -48,7 +53,7 @@ fn listed(
     allowed: &serde_json::Value,
 ) -> (Vec<DeviceNode>, DeviceRules) {
     let linux = linux(json!({"devices": devices, "resources": {"devices": allowed}}));
-    (nodes(Some(&linux)).unwrap(), rules(Some(&linux)).unwrap())
+    (nodes(Some(&linux)).unwrap(), rules(Some(&linux), &mut Vec::new()).unwrap())
 }
 
 #[test]

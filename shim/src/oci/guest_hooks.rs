@@ -71,7 +71,7 @@ fn hook(hook: &Hook) -> GuestHook {
     let pair = |(key, value): &(String, String)| format!("{key}={value}").into_bytes();
     let seconds = hook.timeout.map_or(0, |timeout| timeout.as_secs());
     let timeout = u32::try_from(seconds).unwrap_or(u32::MAX);
-    GuestHook { path, args, env: hook.env.iter().map(pair).collect(), timeout }
+    GuestHook { path, args, env: hook.env.iter().flatten().map(pair).collect(), timeout }
 }
 
 #[cfg(test)]

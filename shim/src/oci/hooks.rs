@@ -32,8 +32,8 @@ pub struct Hook {
     pub path: PathBuf,
     /// Its arguments, the name it is called by first; empty means the path.
     pub args: Vec<String>,
-    /// Its whole environment.
-    pub env: Vec<(String, String)>,
+    /// Its whole environment; absent is ours, as with runc.
+    pub env: Option<Vec<(String, String)>>,
     /// How long it may take.
     pub timeout: Option<Duration>,
 }
@@ -130,7 +130,10 @@ pub(super) fn list(
             name: format!("{name} hook #{index}"),
             path: hook.path().clone(),
             args: hook.args().clone().unwrap_or_default(),
-            env: hook.env().iter().flatten().map(pair).filter(|(key, _)| !key.is_empty()).collect(),
+            env: hook
+                .env()
+                .as_ref()
+                .map(|env| env.iter().map(pair).filter(|(key, _)| !key.is_empty()).collect()),
             timeout: timeout.map(Duration::from_secs),
         })
     };
@@ -183,7 +186,9 @@ impl Hook {
         if let Some((name, rest)) = self.args.split_first() {
             command.arg0(name).args(rest);
         }
-        command.env_clear().envs(self.env.iter().cloned());
+        if let Some(env) = &self.env {
+            command.env_clear().envs(env.iter().cloned());
+        }
         command.stdin(input).stdout(Stdio::null()).stderr(errors).process_group(0);
         crate::sys::die_with_us(&mut command);
         command

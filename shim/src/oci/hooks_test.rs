@@ -18,7 +18,7 @@ fn shell(script: &str, timeout: Option<u64>) -> Hook {
         name: "prestart hook #0".into(),
         path: "/bin/sh".into(),
         args: vec!["sh".into(), "-c".into(), script.into()],
-        env: vec![("NAME".into(), "value".into())],
+        env: Some(vec![("NAME".into(), "value".into())]),
         timeout: timeout.map(Duration::from_secs),
     }
 }
@@ -78,6 +78,10 @@ fn a_hook_gets_the_state_and_its_environment() {
     assert!(
         run(&shell("test \"$(cat)\" = state && test \"$NAME\" = value", None), "state").is_ok()
     );
+    let ours = std::env::var("PATH").unwrap();
+    let inherits = |hook| run(&hook, "").is_ok();
+    let tests_path = shell(&format!("test \"$PATH\" = '{ours}'"), None);
+    assert!(!inherits(tests_path.clone()) && inherits(Hook { env: None, ..tests_path }));
     let long = "x".repeat(1 << 20);
     assert!(run(&shell("test \"$(wc -c)\" -eq 1048576", None), &long).is_ok());
     assert!(run(&shell("exec <&-; exit 0", None), &long).is_ok());

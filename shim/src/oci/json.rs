@@ -104,11 +104,15 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// The name that the types have for the one flag whose name they get wrong.
+/// The names that the types have for the two flags whose names they get wrong.
 fn flags(process: &mut Value) {
     let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
-    for flag in flags.into_iter().flatten().filter(|flag| **flag == "SCHED_FLAG_DL_OVERRUN") {
-        *flag = "SCHED_FLAG_D_L_OVERRUN".into();
+    for flag in flags.into_iter().flatten() {
+        match flag.as_str() {
+            Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+            Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+            _ => {}
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is understood although it is odd, and how the rest is named.
 
-use oci_spec::runtime::{LinuxResources, Process, Spec};
+use oci_spec::runtime::{LinuxResources, LinuxSchedulerFlag, Process, Spec};
 use serde_json::json;
 
 use super::*;
@@ -66,15 +66,16 @@ fn what_go_takes_is_taken() {
     let text = json!({"ociVersion": "1.2.0", "mounts": null, "process": {
         "cwd": "/", "args": ["a"], "apparmorProfile": null,
         "capabilities": {"bounding": null, "effective": ["CAP_FLY", "CAP_KILL"]},
-        "scheduler": {"policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_DL_OVERRUN"]},
+        "scheduler": {"policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_DL_OVERRUN",
+            "SCHED_FLAG_RESET_ON_FORK"]},
         "execCPUAffinity": {"initial": "", "final": " 0 , 2-3,"},
     }, "linux": {"uidMappings": [{"containerID": null, "hostID": 5, "size": 1}]}});
     let (spec, warnings) = parse::<Spec>(text.to_string().as_bytes(), "").unwrap();
     let process = spec.process().as_ref().unwrap();
     assert_eq!(process.user().uid(), 0);
     let scheduler = process.scheduler().as_ref().unwrap();
-    let overrun = oci_spec::runtime::LinuxSchedulerFlag::SchedFlagDLOverrun;
-    assert_eq!(scheduler.flags().as_deref(), Some(&[overrun][..]));
+    let both = [LinuxSchedulerFlag::SchedFlagDLOverrun, LinuxSchedulerFlag::SchedResetOnFork];
+    assert_eq!(scheduler.flags().as_deref(), Some(&both[..]));
     let affinity = process.exec_cpu_affinity().as_ref().unwrap();
     assert_eq!(affinity.initial(), &None);
     assert_eq!(affinity.cpu_affinity_final().as_deref(), Some("0,2-3"));

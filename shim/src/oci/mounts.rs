@@ -2,7 +2,8 @@
 //!
 //! There is no file server between host and guest. A bind mount of a regular file of moderate size, such as
 //! `/etc/resolv.conf` or an engine's init, is brought along in the plan; one of memory that an engine made for a pod's
-//! `/dev/shm` becomes memory of the guest; any other bind mount is refused by name.
+//! `/dev/shm` becomes memory of the guest; one of `/proc`, `/sys` or `/dev` at its own place is the guest's; any other bind
+//! mount is refused by name.
 //!
 //! Invariant: no path of the host is ever opened in the guest.
 
@@ -138,6 +139,11 @@ fn one(field: &str, mount: &Mount, around: &Around<'_>) -> Result<protocol::Moun
         return Err(invalid(format!("{field}.options"), "a NUL byte"));
     }
     let bind = options.flags & libc::MS_BIND != 0 || fstype == "bind";
+    let own = machines_own(mount).filter(|_| bind);
+    let (bind, fstype) = match own {
+        Some(own @ ("proc" | "sysfs")) => (false, own),
+        _ => (bind, fstype),
+    };
     let mut plan = protocol::Mount {
         destination: absolute(mount.destination()),
         flags: options.flags & !(libc::MS_BIND | libc::MS_REC),
@@ -149,6 +155,12 @@ fn one(field: &str, mount: &Mount, around: &Around<'_>) -> Result<protocol::Moun
     };
     over_proc(field, &plan.destination, bind, fstype)?;
     map_ids(field, mount, options.id_map, around, &mut plan)?;
+    if own == Some("devtmpfs") && plan.uid_map.is_empty() {
+        plan.kind = protocol::MountKind::Bind.into();
+        plan.source = b"/dev".to_vec();
+        plan.flags |= options.flags & libc::MS_REC;
+        return Ok(plan);
+    }
     if bind {
         let source = around.bundle.join(mount.source().clone().unwrap_or_default());
         let file =
@@ -181,6 +193,21 @@ fn one(field: &str, mount: &Mount, around: &Around<'_>) -> Result<protocol::Moun
         return Err(invalid(format!("{field}.source"), "a NUL byte"));
     }
     Ok(plan)
+}
+
+/// The type of a file system that host and machine have each for themselves, if `mount` binds the host's where it belongs:
+/// what is meant is that of the kernel which the container runs on.
+fn machines_own(mount: &Mount) -> Option<&'static str> {
+    let source = clean(mount.source().as_deref()?.as_os_str().as_bytes());
+    if source != clean(&absolute(mount.destination())) {
+        return None;
+    }
+    match source.as_slice() {
+        b"/proc" => Some("proc"),
+        b"/sys" => Some("sysfs"),
+        b"/dev" => Some("devtmpfs"),
+        _ => None,
+    }
 }
 
 /// The id maps of a mount: its own, or, where it only asks for some, those of the container's user namespace.

@@ -150,3 +150,22 @@ fn an_empty_directory_in_memory_becomes_memory_of_the_pod() {
         (b"/run/pod/shm".to_vec(), b"mode=1777,size=65536000".to_vec())
     );
 }
+
+#[test]
+fn what_every_machine_has_is_the_machine_s() {
+    let bound = |path: &str, destination: &str| {
+        plan(json!({"source": path, "destination": destination, "type": "none",
+            "options": ["rbind", "nosuid"]}))
+    };
+    let proc = bound("/proc", "/proc").unwrap();
+    assert_eq!((proc.kind(), proc.fstype.as_str()), (protocol::MountKind::Filesystem, "proc"));
+    assert_eq!(bound("/sys/", "/sys").unwrap().fstype, "sysfs");
+    let dev = bound("/dev", "/dev").unwrap();
+    assert_eq!(
+        (dev.kind(), dev.source.as_slice()),
+        (protocol::MountKind::Bind, b"/dev".as_slice())
+    );
+    assert_eq!(dev.flags, libc::MS_REC | libc::MS_NOSUID);
+    assert!(bound("/dev", "/host/dev").is_err());
+    assert!(bound("/tmp", "/proc").is_err());
+}

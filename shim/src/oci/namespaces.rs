@@ -150,8 +150,11 @@ pub(super) fn sysctls(
             NamespaceKind::Network
         } else if name.starts_with("fs.mqueue.") || IPC_SYSCTLS.contains(&name.as_str()) {
             NamespaceKind::Ipc
-        } else if name == "kernel.domainname" || name == "kernel.hostname" {
+        } else if name == "kernel.domainname" {
             NamespaceKind::Uts
+        } else if name == "kernel.hostname" {
+            let problem = "\"kernel.hostname\" is what the field hostname sets";
+            return Err(invalid("linux.sysctl", problem));
         } else {
             let problem = format!("{name:?} is not of a namespace; a container may not change it");
             return Err(invalid("linux.sysctl", problem));

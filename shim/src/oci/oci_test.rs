@@ -169,7 +169,7 @@ fn a_container_plan_fits_into_a_frame() {
 #[test]
 fn what_cannot_be_done_is_refused_by_field() {
     use serde_json::json;
-    let cases: [(&str, &str, serde_json::Value); 12] = [
+    let cases: [(&str, &str, serde_json::Value); 14] = [
         ("/process/args", "process.args", json!([])),
         ("/process/args", "process.args", json!(["a\u{0}b"])),
         ("/process/cwd", "process.cwd", json!("relative")),
@@ -188,6 +188,12 @@ fn what_cannot_be_done_is_refused_by_field() {
         ("/linux/namespaces", "listed twice", json!([{"type": "uts"}, {"type": "uts"}])),
         ("/linux/namespaces", "uts namespace", json!([{"type": "pid"}])),
         ("/linux/sysctl", "kernel.panic", json!({"kernel.panic": "1"})),
+        ("/linux/sysctl", "what the field hostname sets", json!({"kernel.hostname": "x"})),
+        (
+            "/process/scheduler",
+            "process scheduler can't be used together with AllowedCPUs",
+            json!({"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3}),
+        ),
         ("/linux/rootfsPropagation", "linux.rootfsPropagation", json!("sideways")),
         ("/linux/timeOffsets", "linux.timeOffsets", json!({"boottime": {"secs": 1}})),
     ];

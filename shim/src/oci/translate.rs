@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use cofferdam_agent_protocol::{CgroupPlan, ContainerPlan, NamespaceKind, RootfsPlan};
-use oci_spec::runtime::{Linux, LinuxResources};
+use oci_spec::runtime::{Linux, LinuxResources, LinuxSchedulerPolicy, Process};
 
 use super::guest_hooks::{self, About};
 use super::hooks::{self, Hooks};
@@ -70,6 +70,7 @@ pub fn translate(
     refuse_what_cannot_be(linux, &mut warnings)?;
     let process =
         spec.process().as_ref().ok_or_else(|| invalid("process", "there is nothing to run"))?;
+    refuse_deadline_on_some_cpus(process, linux)?;
     let own = namespaces::namespaces(linux, member)?;
     let has = |kind| own.listed.contains(&kind);
     let mut hostname = spec.hostname().clone().unwrap_or_default();
@@ -95,7 +96,7 @@ pub fn translate(
     let annotations = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
     let about = About { id, bundle: &bundle.directory, annotations: &annotations };
     let (create_hooks, start_hooks) = guest_hooks::hooks(spec.hooks().as_ref(), &about)?;
-    let (nodes, device_rules) = (devices::nodes(linux)?, devices::rules(linux)?);
+    let (nodes, device_rules) = (devices::nodes(linux)?, devices::rules(linux, &mut warnings)?);
     let disks = devices::host_disks(&nodes, &device_rules);
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let mut container = ContainerPlan {
@@ -158,6 +159,19 @@ fn refuse_what_cannot_be(
     }
     if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
         warnings.push("linux.mountLabel: the guest has no SELinux; ignored".into());
+    }
+    Ok(())
+}
+
+/// The kernel lets a process have a deadline only where it may run on every CPU (`sched_setattr(2)`, `EPERM`). A set that
+/// was written for the host would be all of the machine's; refused in runc's words all the same.
+fn refuse_deadline_on_some_cpus(process: &Process, linux: Option<&Linux>) -> Result<(), OciError> {
+    let cpu = linux.and_then(|linux| linux.resources().as_ref()?.cpu().as_ref());
+    let set = cpu.and_then(|cpu| cpu.cpus().as_deref()).unwrap_or_default();
+    let policy = process.scheduler().as_ref().map(|scheduler| *scheduler.policy());
+    if policy == Some(LinuxSchedulerPolicy::SchedDeadline) && !set.is_empty() {
+        let problem = "process scheduler can't be used together with AllowedCPUs";
+        return Err(invalid("process.scheduler.policy", problem));
     }
     Ok(())
 }

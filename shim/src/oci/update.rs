@@ -71,12 +71,14 @@ impl Update {
         else {
             return Ok(());
         };
-        for (name, limit, used) in
-            [("limit", memory.limit(), usage), ("swap", memory.swap(), usage.saturating_add(swap))]
-        {
+        let both = usage.saturating_add(swap);
+        for (name, what, limit, used) in [
+            ("swap", "memory+swap", memory.swap(), both),
+            ("limit", "memory", memory.limit(), usage),
+        ] {
             let limit = limit.and_then(|limit| u64::try_from(limit).ok()).filter(|n| *n != 0);
             if let Some(limit) = limit.filter(|limit| *limit < used) {
-                let problem = format!("{limit} is below what is used, {used}");
+                let problem = format!("rejecting {what} limit {limit}: {used} is used");
                 return Err(invalid(format!("{FIELD}.memory.{name}"), problem));
             }
         }

@@ -71,9 +71,9 @@ fn a_limit_below_what_is_used_is_refused_where_that_is_asked_for() {
     let (_, checked) = change(json!({}), memory(true)).unwrap();
     checked.check_memory(100, 50).unwrap();
     let error = checked.check_memory(101, 0).unwrap_err().to_string();
-    assert_eq!(error, "linux.resources.memory.limit: 100 is below what is used, 101");
+    assert_eq!(error, "linux.resources.memory.limit: rejecting memory limit 100: 101 is used");
     let error = checked.check_memory(100, 51).unwrap_err().to_string();
-    assert!(error.starts_with("linux.resources.memory.swap: "), "{error}");
+    assert!(error.contains("memory.swap: rejecting memory+swap limit 150"), "{error}");
     let (_, unlimited) =
         change(json!({}), json!({"memory": {"limit": -1, "checkBeforeUpdate": true}})).unwrap();
     unlimited.check_memory(u64::MAX, 1).unwrap();

@@ -4,6 +4,8 @@
 //!
 //! Invariant: a process whose end is waited for was asked for here.
 
+use std::time::Duration;
+
 use cofferdam_agent_protocol::{
     CgroupSetting, ContainerPlan, Described, ProcessPlan, StreamToken, request, response,
 };
@@ -12,6 +14,9 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::actor::Command;
 use super::{Cause, ExitStatus, Expected, Pod, PodError, stopped, stream};
+
+/// How long the agent may take to hear that what it makes is not wanted any more.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 impl Pod {
     /// Creates a container. Streams are asked for where `plan.process` has a terminal or stdio; the
@@ -29,7 +34,8 @@ impl Pod {
         Ok(expected)
     }
 
-    /// Starts one more process, named `process`, in a container; its streams as with [`Pod::create`].
+    /// Starts one more process, named `process`, in a container and in its group `cgroup` (empty: the agent's choice); its
+    /// streams as with [`Pod::create`].
     ///
     /// # Errors
     /// As [`Pod::create`].
@@ -37,12 +43,14 @@ impl Pod {
         &self,
         container: &str,
         process: &str,
+        cgroup: &str,
         mut plan: ProcessPlan,
     ) -> Result<Expected, PodError> {
         let expected = self.expect_all(&mut plan).await?;
         let of = (container.to_owned(), process.to_owned());
         let (container, process) = of.clone();
-        let exec = request::Exec { container, process, plan: Some(Box::new(plan)) };
+        let (plan, cgroup) = (Some(Box::new(plan)), cgroup.to_owned());
+        let exec = request::Exec { container, process, plan, cgroup };
         self.made(request::Body::Exec(exec), of).await?;
         Ok(expected)
     }
@@ -54,6 +62,10 @@ impl Pod {
             Ok(_) => Err(wrong("create or exec")),
             Err(error) => Err(error),
         };
+        if let Err(PodError { cause: Cause::AgentLost(_), .. }) = &outcome {
+            // What comes to be after all is nobody's: it goes at once.
+            let _ = tokio::time::timeout(LAST_WORD, self.delete(&of.0, &of.1, true)).await;
+        }
         // The pod may be gone.
         let _ = self.commands.send(Command::Forget(of)).await;
         outcome

@@ -19,7 +19,7 @@ mod state_dir;
 mod stream;
 mod vsock;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -78,13 +78,18 @@ pub struct Pod {
     actor: std::sync::Mutex<Option<JoinHandle<Timeline>>>,
     /// What was attached since the boot. Held while devices come or go.
     plugged: tokio::sync::Mutex<BTreeSet<Bdf>>,
+    /// How long the start of each container that was created may take.
+    starts: std::sync::Mutex<HashMap<String, Duration>>,
     /// Held while the machine's size changes.
     resizing: tokio::sync::Mutex<()>,
     out_of_memory: broadcast::Sender<String>,
 }
 
-/// How long the guest or the monitor may take for an answer, on a slow machine.
+/// How long the monitor may take for an answer, on a slow machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+
+/// How much longer than the agent itself we wait for it: it may have something else to do first.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Containers that ran out of memory, kept for a listener that is slow.
 const OUT_OF_MEMORY: usize = 16;
@@ -109,9 +114,9 @@ impl Pod {
         let (commands, receiver) = mpsc::channel(32);
         let (out_of_memory, _) = broadcast::channel(OUT_OF_MEMORY);
         let actor = Actor::new(monitor, spec, timeline, (receiver, out_of_memory.clone()))?;
-        let (plugged, resizing) = Default::default();
+        let (plugged, starts, resizing) = Default::default();
         let actor = std::sync::Mutex::new(Some(tokio::spawn(actor.run())));
-        Ok(Self { commands, actor, plugged, resizing, out_of_memory })
+        Ok(Self { commands, actor, plugged, starts, resizing, out_of_memory })
     }
 
     /// Waits until the agent is ready; gives the PCI addresses of the disks.
@@ -142,14 +147,34 @@ impl Pod {
 
     /// What the agent answers.
     async fn request(&self, body: request::Body) -> Result<response::Body, PodError> {
+        let limit = self.limit(&body) + PATIENCE;
         let answer = self.command(|reply| Command::Request { body, reply });
-        match in_time(ANSWER_WITHIN, answer, Cause::AgentLost).await? {
+        match in_time(limit, answer, Cause::AgentLost).await? {
             response::Body::Error(error) => {
                 let kind = ErrorKind::try_from(error.kind).unwrap_or(ErrorKind::Other);
                 let message = crate::tail::printable(error.message.as_bytes());
                 Err(PodError { stage: None, cause: Cause::Agent { kind, message } })
             }
             body => Ok(body),
+        }
+    }
+
+    /// How long the agent may take for `body`.
+    fn limit(&self, body: &request::Body) -> Duration {
+        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        match body {
+            request::Body::Create(plan) => {
+                starts.insert(plan.id.clone(), plan.started_within());
+                body.answered_within()
+            }
+            request::Body::Start(start) => {
+                starts.remove(&start.container).unwrap_or_else(|| body.answered_within())
+            }
+            request::Body::Delete(delete) if delete.process.is_empty() => {
+                starts.remove(&delete.container);
+                body.answered_within()
+            }
+            _ => body.answered_within(),
         }
     }
 

@@ -102,6 +102,11 @@ impl RunError {
         }
     }
 
+    /// Whether it is about the `execve` of a container that was set up: with runc, the container says so itself.
+    pub(crate) fn is_the_containers(&self) -> bool {
+        matches!(self, Self::Pod { failure, .. } if is_of_execve(failure))
+    }
+
     /// The stages of a pod that ended by this.
     pub(super) fn stages(&self) -> &[Entry] {
         match self {
@@ -147,6 +152,12 @@ pub(crate) fn report(error: &RunError, program: &str, plan: Option<&RunPlan>) ->
     text.trim_end().to_owned()
 }
 
+/// Whether the command is there, and the kernel does not take it.
+fn is_of_execve(failure: &Failure) -> bool {
+    let kinds = [FailureKind::CommandNotFound, FailureKind::CommandNotExecutable];
+    kinds.contains(&failure.kind) && failure.message.starts_with("exec ")
+}
+
 fn in_runcs_words(failure: &Failure, program: &str) -> String {
     const PREFIX: &str = "unable to start container process";
     let Failure { message, kind, .. } = failure;
@@ -156,8 +167,7 @@ fn in_runcs_words(failure: &Failure, program: &str) -> String {
         FailureKind::CommandNotFound => "executable file not found in $PATH",
         _ => return message.clone(),
     };
-    if message.starts_with("exec ") {
-        // It is there, and the kernel does not take it.
+    if is_of_execve(failure) {
         return message.clone();
     }
     if message.starts_with("exec: ") {

@@ -16,12 +16,13 @@ mod stand_in;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cofferdam_vmm_api::ChannelError;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 pub(crate) use failure::{RunError, report};
 pub(crate) use foreground::{Outcome, foreground, hold};
@@ -34,7 +35,7 @@ use crate::container::{Mark, Saved};
 use crate::control::{Answer, Create, Failure, ToSupervisor, parcel};
 use crate::hostgroup;
 use crate::signals::Signals;
-use crate::socket::Socket;
+use crate::socket::{Socket, hand_over};
 use crate::storage::given;
 use crate::timeline::{PodStage, Timeline};
 
@@ -49,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) console_log: Option<PathBuf>,
     /// Where to write the number of the process that stands for the container.
     pub(crate) pid_file: Option<PathBuf>,
+    /// The socket that gets a pidfd of the process that stands for the container.
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// The socket that gets the terminal of a container that goes on without us.
     pub(crate) console_socket: Option<PathBuf>,
     /// The container goes on without us.
@@ -164,11 +167,31 @@ async fn create_on(
     let mut fds = vec![parcel.as_fd()];
     fds.extend(stand_in.fds());
     ask(ground.supervisor(), &message, &fds).await?;
-    if let Some(path) = &options.pid_file {
-        write_pid(path, stand_in.pid)?;
-    }
+    tell(options, stand_in.pid)?;
     stand_in.leave();
     Ok(Created { saved, ours: stand_in.ours.take() })
+}
+
+/// Tells who stands for the container to those who were named.
+fn tell(options: &Options, pid: u32) -> Result<(), RunError> {
+    if let Some(path) = &options.pidfd_socket {
+        send_pidfd(path, pid)?;
+    }
+    options.pid_file.as_deref().map_or(Ok(()), |path| write_pid(path, pid))
+}
+
+/// Sends a pidfd of the process `pid` to whoever listens at the socket `path`.
+///
+/// # Errors
+/// Nobody does, or the process is gone.
+pub(crate) fn send_pidfd(path: &Path, pid: u32) -> Result<(), RunError> {
+    let sent = || {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or(io::ErrorKind::NotFound)?;
+        hand_over(path, b"pidfd", pidfd_open(pid, PidfdFlags::empty())?.as_fd())
+    };
+    let failed = |source| RunError::Open { what: "pidfd socket", path: path.to_owned(), source };
+    sent().map_err(failed)
 }
 
 fn since_1970() -> std::time::Duration {

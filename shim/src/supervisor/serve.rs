@@ -106,7 +106,7 @@ impl Client {
             ToSupervisor::Attach { writable } => return self.attach(&writable, fds).await,
             ToSupervisor::Create(create) => self.create(create, fds).await?,
             ToSupervisor::Leave => self.created = None,
-            ToSupervisor::Exec(of) => self.exec(of, fds).await?,
+            ToSupervisor::Exec { of, cgroup } => self.exec(of, &cgroup, fds).await?,
             ToSupervisor::Start(container) => {
                 let changed = fds.pop().map(unpack::<request::Start>).transpose();
                 let changed = changed.map_err(Failure::other)?.unwrap_or_default();
@@ -189,10 +189,10 @@ impl Client {
         Ok(())
     }
 
-    async fn exec(&self, of: Of, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+    async fn exec(&self, of: Of, cgroup: &str, fds: Vec<OwnedFd>) -> Result<(), Failure> {
         let (plan, proxy, streams) = parts(fds)?;
         let plan: ProcessPlan = unpack(plan).map_err(Failure::other)?;
-        let expected = self.shared.pod.exec(&of.container, &of.process, plan).await?;
+        let expected = self.shared.pod.exec(&of.container, &of.process, cgroup, plan).await?;
         let doomed = Rc::new(Notify::new());
         self.shared.hold(Held { of, proxy, expected, streams, doomed });
         Ok(())

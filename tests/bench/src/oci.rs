@@ -90,14 +90,13 @@ impl Pod {
     /// One container's life.
     fn round(&self, number: u32) -> Result<Calls> {
         let id = format!("container-{number}");
-        let namespaces = kinds().map(|kind| {
-            match SHARED.iter().find(|(shared, _)| *shared == kind) {
+        let namespaces =
+            kinds().map(|kind| match SHARED.iter().find(|(shared, _)| *shared == kind) {
                 Some((_, file)) => json!({
                     "type": kind, "path": format!("/proc/{}/ns/{file}", self.pid),
                 }),
                 None => json!({ "type": kind }),
-            }
-        });
+            });
         let namespaces = json!(namespaces.collect::<Vec<_>>());
         let bundle = self.bundle(&id, &["true"], &namespaces)?;
         let begin = used()?;
@@ -180,9 +179,7 @@ fn kinds() -> impl Iterator<Item = &'static str> {
 /// What an engine asks for.
 fn config(cgroup: &str, args: &[&str], namespaces: &Value) -> Value {
     let capabilities = json!(["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETUID"]);
-    let mount = |target: &str, kind: &str, options: &[&str]| {
-        json!({ "destination": target, "type": kind, "source": kind, "options": options })
-    };
+    let mount = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
     json!({
         "ociVersion": "1.0.2",
         "process": {

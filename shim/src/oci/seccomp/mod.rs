@@ -7,7 +7,8 @@
 //! Where the specification is silent we do what runc does: names unknown to this kernel are skipped;
 //! conditions on one argument given twice are alternatives; a rule with the default action says nothing;
 //! a rule without conditions beats those with; system calls newer than every one that the profile names
-//! give `ENOSYS` where they would be refused with another errno, so that programs can fall back.
+//! give `ENOSYS` where they would be refused with another errno, so that programs can fall back; a listener that no rule
+//! needs means nothing.
 //!
 //! Invariant: pure; every program that comes out ends in a `RET` on every path.
 
@@ -34,6 +35,12 @@ pub enum SeccompError {
          which cannot act on a process inside the virtual machine"
     )]
     Notify {
+        /// The field.
+        field: String,
+    },
+    /// Would hand the answer of a notified process to that process.
+    #[error("linux.seccomp.{field}: SCMP_ACT_NOTIFY cannot be used for the write syscall")]
+    NotifyWrite {
         /// The field.
         field: String,
     },
@@ -68,6 +75,13 @@ const RET_ALLOW: u32 = 0x7fff_0000;
 const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;
 
+/// `SECCOMP_FILTER_FLAG_LOG` and `SECCOMP_FILTER_FLAG_SPEC_ALLOW`.
+const LOG: u64 = 1 << 1;
+const SPEC_ALLOW: u64 = 1 << 2;
+
+/// Those of a profile that does not say, as with runc.
+const DEFAULT_FLAGS: u64 = SPEC_ALLOW;
+
 /// Most instructions of a filter (`BPF_MAXINSNS`).
 const MAX_INSTRUCTIONS: usize = 4096;
 
@@ -78,9 +92,6 @@ const MAX_INSTRUCTIONS: usize = 4096;
 pub(super) fn filter(profile: &LinuxSeccomp) -> Result<SeccompFilter, SeccompError> {
     let fields = ("defaultAction", "defaultErrnoRet");
     let default = ret(fields, profile.default_action(), profile.default_errno_ret())?;
-    if profile.listener_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()) {
-        return Err(SeccompError::Notify { field: "listenerPath".into() });
-    }
     let rules = profile.syscalls().as_deref().unwrap_or_default();
     let mut sections = Vec::new();
     for abi in abis(profile.architectures().as_deref().unwrap_or_default()) {
@@ -91,7 +102,10 @@ pub(super) fn filter(profile: &LinuxSeccomp) -> Result<SeccompFilter, SeccompErr
         return Err(SeccompError::TooLong(instructions.len()));
     }
     let program = instructions.iter().flat_map(|i| i.to_bytes()).collect();
-    Ok(SeccompFilter { program, flags: flags(profile.flags().as_deref().unwrap_or_default()) })
+    let flags = profile.flags().as_deref().map_or(DEFAULT_FLAGS, flags);
+    // As runc tells it.
+    tracing::debug!("seccomp filter flags: {flags}");
+    Ok(SeccompFilter { program, flags })
 }
 
 /// The ABIs a profile covers: always the native one.
@@ -112,8 +126,8 @@ fn flags(flags: &[LinuxSeccompFilterFlag]) -> u64 {
         all | match flag {
             // The filter is installed by a single-threaded process: TSYNC has nothing to do.
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
-            LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
-            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 1 << 2,
+            LinuxSeccompFilterFlag::SeccompFilterFlagLog => LOG,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => SPEC_ALLOW,
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
         }
     })
@@ -145,6 +159,10 @@ fn entries(rules: &[LinuxSyscall], abi: Abi, default: u32) -> Result<Vec<Entry>,
     for (index, rule) in rules.iter().enumerate() {
         let field = format!("syscalls[{index}]");
         let fields = (format!("{field}.action"), format!("{field}.errnoRet"));
+        let writes = || rule.names().iter().any(|name| name == "write");
+        if rule.action() == Action::ScmpActNotify && writes() {
+            return Err(SeccompError::NotifyWrite { field: fields.0 });
+        }
         let action = ret((&fields.0, &fields.1), rule.action(), rule.errno_ret())?;
         let alternatives = conditions(&field, rule.args().as_deref().unwrap_or_default())?;
         if action == default {

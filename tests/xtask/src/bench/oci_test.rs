@@ -16,7 +16,10 @@ fn the_middle_round_counts() {
     ];
     let report = Report::new(&text.concat()).unwrap();
     let row = &report.0[&Runtime::Cofferdam];
-    assert_eq!((row.rounds, row.create, row.start, row.delete, row.all), (3, 200, 1000, 2000, 3200));
+    assert_eq!(
+        (row.rounds, row.create, row.start, row.delete, row.all),
+        (3, 200, 1000, 2000, 3200)
+    );
     assert_eq!(report.broken(), [""; 0]);
     assert!(report.to_string().contains("\ncofferdam "), "{report}");
 }
