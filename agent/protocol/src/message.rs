@@ -196,6 +196,20 @@ pub mod request {
         /// The container.
         #[prost(string, tag = "1")]
         pub container: String,
+        /// Files that were brought along and have changed on the host since.
+        #[prost(message, repeated, tag = "2")]
+        pub files: Vec<FileContent>,
+    }
+
+    /// The new content of a file mount.
+    #[derive(Clone, PartialEq, Message)]
+    pub struct FileContent {
+        /// Which of the container's mounts.
+        #[prost(uint32, tag = "1")]
+        pub mount: u32,
+        /// All of it.
+        #[prost(bytes = "vec", tag = "2")]
+        pub content: Vec<u8>,
     }
 
     /// See [`Body::Exec`].

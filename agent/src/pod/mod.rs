@@ -95,7 +95,7 @@ impl Pod {
                 let cpus = guest::cpu::set_online(&self.place.cpus, wanted.online)?;
                 return Ok(response::Body::Cpus(cpus));
             }
-            Body::Start(start) => self.start(&start.container).await,
+            Body::Start(start) => self.start(&start).await,
             Body::Signal(signal) => self.signal(&signal),
             Body::Resize(resize) => self.resize(&resize),
             Body::Delete(delete) => self.delete(&delete).await,
@@ -118,9 +118,10 @@ impl Pod {
     }
 
     /// Lets a created container run.
-    async fn start(&mut self, id: &str) -> Result<()> {
-        let container = self.find(id)?;
+    async fn start(&mut self, wanted: &request::Start) -> Result<()> {
+        let container = self.find(&wanted.container)?;
         let running = container.state.start()?;
+        container.rootfs.rewrite(&wanted.files)?;
         let waiting = container.created.take();
         let waiting = waiting.ok_or_else(|| Failure::other("the process is gone"))?;
         let outcome = waiting.go().await;

@@ -56,7 +56,7 @@ fn execve_itself_fails_at_start() {
     bind.set_kind(MountKind::Bind);
     plan.mounts.push(bind);
     host.create(plan);
-    let start = request::Body::Start(request::Start { container: "c".into() });
+    let start = request::Body::Start(request::Start { container: "c".into(), files: vec![] });
     let refused = host.refused(start);
     let text = "exec /bad: exec format error".to_owned();
     assert_eq!(refused, (ErrorKind::CommandNotExecutable, text));
@@ -123,7 +123,7 @@ fn requests_that_make_no_sense() {
     assert_eq!(host.refused(request::Body::Pause(of("c"))).0, ErrorKind::WrongState);
     host.start("c");
     host.ended("c", "");
-    let start = request::Body::Start(request::Start { container: "c".into() });
+    let start = request::Body::Start(request::Start { container: "c".into(), files: vec![] });
     assert_eq!(host.refused(start).0, ErrorKind::WrongState);
     assert_eq!(host.refused(exec("c", "e", process(&["true"]))).0, ErrorKind::WrongState);
 }

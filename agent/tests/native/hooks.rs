@@ -169,7 +169,7 @@ fn a_start_hook_that_fails_ends_the_start() {
     plan.start_hooks = hooks("startContainer", vec![cat]);
     let stdout = plan.process.as_ref().unwrap().stdio.clone().unwrap().stdout.unwrap();
     host.create(plan);
-    let start = request::Start { container: "c".into() };
+    let start = request::Start { container: "c".into(), files: vec![] };
     let (_, said) = host.refused(request::Body::Start(start));
     assert!(
         said.starts_with("error running startContainer hook #0: /bin/cat: exit status 1"),

@@ -2,6 +2,7 @@
 //!
 //! Invariant: parsing and printing only; what a command does is elsewhere.
 
+mod changed;
 mod common;
 mod create;
 mod delete;

@@ -35,6 +35,7 @@ pub(crate) use mount_options::MOUNT_OPTIONS;
 #[cfg(test)]
 pub(crate) use mount_options::takes_mount_option;
 pub use mounts::HostFile;
+pub(crate) use mounts::MAX_FILES;
 pub use namespaces::HostNetwork;
 pub(crate) use namespaces::process_of;
 pub(crate) use process::CAPABILITIES;

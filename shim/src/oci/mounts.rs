@@ -21,7 +21,7 @@ use super::{OciError, invalid, namespaces, unsupported};
 const MAX_FILE: usize = 2 << 20;
 
 /// Most bytes of all files together: they travel in one frame.
-const MAX_FILES: usize = 6 << 20;
+pub(crate) const MAX_FILES: usize = 6 << 20;
 
 /// File systems that the guest's kernel can make out of nothing.
 const FILESYSTEMS: [&str; 10] = [
