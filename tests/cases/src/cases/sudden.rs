@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +21,7 @@ use crate::run::{COFFERDAM, Outcome, ROOTFS, bundle, unique_id};
 cases!("sudden":
     whoever_dies_a_deletion_leaves_nothing,
     a_sandbox_is_joined_again_and_ends_with_its_first_process,
+    the_first_container_of_a_pod_goes_before_the_others,
 );
 
 /// What dies, and when.
@@ -72,14 +72,20 @@ fn done(arguments: &[&str]) -> Result<String> {
 
 /// A bundle whose process sleeps, with these annotations.
 fn sleeper(annotations: &[(&str, &str)]) -> Result<TempDir> {
+    let annotations = annotations.iter().copied().collect::<BTreeMap<_, _>>();
+    changed(|config| config["annotations"] = annotations.into_iter().collect())
+}
+
+/// A bundle whose process sleeps, in a control group of the host, changed by `edit`.
+fn changed(edit: impl FnOnce(&mut serde_json::Value)) -> Result<TempDir> {
     let bundle = bundle()?;
     let path = bundle.path().join("config.json");
     let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
     config["root"] = serde_json::json!({ "path": ROOTFS, "readonly": false });
     config["process"]["terminal"] = false.into();
     config["process"]["args"] = serde_json::json!(["sleep", "1000"]);
-    config["annotations"] =
-        annotations.iter().copied().collect::<BTreeMap<_, _>>().into_iter().collect();
+    config["linux"]["cgroupsPath"] = format!("/cofferdam-case-{}", unique_id()).into();
+    edit(&mut config);
     fs::write(&path, serde_json::to_vec(&config)?)?;
     Ok(bundle)
 }
@@ -128,9 +134,10 @@ fn monitor(parent: Pid) -> Result<Pid> {
 }
 
 /// One life of a container in which `death` comes, before its start or after.
-fn cycle(bundle: &Path, death: Death, early: bool) -> Result<()> {
+fn cycle(death: Death, early: bool) -> Result<()> {
     let id = unique_id();
-    let path = bundle.to_str().context("a path that is not UTF-8")?;
+    let bundle = sleeper(&[])?;
+    let path = bundle.path().to_str().context("a path that is not UTF-8")?;
     if let Death::Creation(delay) = death {
         let mut command = Command::new(COFFERDAM);
         command.args(["create", "--bundle", path, &id]).stdin(Stdio::null());
@@ -168,13 +175,11 @@ fn cycle(bundle: &Path, death: Death, early: bool) -> Result<()> {
 fn whoever_dies_a_deletion_leaves_nothing() -> Result<()> {
     let cycles = number("COFFERDAM_CASE_CYCLES", 10)?;
     let parallel = number("COFFERDAM_CASE_PARALLEL", 2)?;
-    let bundle = sleeper(&[])?;
-    let path = bundle.path();
     let lives = |lane: usize| -> Result<()> {
         for number in (lane..cycles).step_by(parallel) {
             let death = DEATHS[number % DEATHS.len()];
             let early = number / DEATHS.len() % 2 == 1;
-            cycle(path, death, early).with_context(|| format!("cycle {number}: {death:?}"))?;
+            cycle(death, early).with_context(|| format!("cycle {number}: {death:?}"))?;
         }
         Ok(())
     };
@@ -219,4 +224,33 @@ fn a_sandbox_is_joined_again_and_ends_with_its_first_process() -> Result<()> {
         done(&["delete", &id])?;
     }
     done(&["delete", &sandbox]).map(drop)
+}
+
+fn the_first_container_of_a_pod_goes_before_the_others() -> Result<()> {
+    let path = |bundle: &TempDir| bundle.path().display().to_string();
+    let (first, second) = (unique_id(), unique_id());
+    let own = sleeper(&[])?;
+    done(&["run", "--detach", "--bundle", &path(&own), &first])?;
+    let state: serde_json::Value = serde_json::from_str(&done(&["state", &first])?)?;
+    let joining = changed(|config| {
+        for namespace in config["linux"]["namespaces"].as_array_mut().into_iter().flatten() {
+            if namespace["type"] == "network" {
+                namespace["path"] = format!("/proc/{}/ns/net", state["pid"]).into();
+            }
+        }
+    })?;
+    done(&["run", "--detach", "--bundle", &path(&joining), &second])?;
+    done(&["kill", &first, "KILL"])?;
+    wait_for(&first, "stopped")?;
+    done(&["delete", &first])?;
+    cofferdam(&["state", &first])?.exits(1)?.complains("does not exist")?;
+    // The pod goes on, and the id is free for another.
+    let again = sleeper(&[])?;
+    done(&["run", "--detach", "--bundle", &path(&again), &first])?;
+    for id in [&first, &second] {
+        ensure!(status(id)? == "running", "{id} is {}", status(id)?);
+        done(&["exec", id, "true"])?;
+        done(&["delete", "--force", id])?;
+    }
+    Ok(())
 }

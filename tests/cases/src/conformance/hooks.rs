@@ -50,6 +50,19 @@ const ALONE: &[Clause<Alone>] = &[
         let id = runtime.id();
         runtime.call(&["run", "--bundle", &bundle.path(), &id])?.exits(0)?.prints("ran").map(drop)
     }),
+    alone("poststop_after_a_failed_create_runtime", "runtime: lifecycle, step 5", |runtime| {
+        let bundle = with_hooks(runtime, "echo ran", |log| {
+            json!({
+                "createRuntime": [shell(&format!("echo begun >> {log}")), { "path": "/bin/false" }],
+                "poststop": [shell(&format!("echo undone >> {log}"))],
+            })
+        })?;
+        let outcome = runtime.call(&["create", "--bundle", &bundle.path(), &runtime.id()])?;
+        ensure!(outcome.code != 0, "{outcome}");
+        let text = fs::read_to_string(log(&bundle)).context("no hook ran")?;
+        ensure!(text == "begun\nundone\n", "{text:?}");
+        Ok(())
+    }),
     alone("timeout", "config: hooks.timeout", |runtime| {
         let hook = json!({ "path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1 });
         let bundle = with_hooks(runtime, "echo ran", |_| json!({ "createRuntime": [hook] }))?;
