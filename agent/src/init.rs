@@ -16,6 +16,7 @@ use nix::time::{ClockId, clock_settime};
 use nix::unistd::{chdir, chroot, sethostname};
 
 use crate::error::{Context, Result};
+use crate::guest::cgroup::MAX_DEPTH;
 use crate::guest::{self, Place};
 use crate::launch::MAX_FILES;
 use crate::sys;
@@ -86,6 +87,10 @@ fn own_root() -> Result<()> {
     let new = "/root";
     fs::create_dir_all(new).context(attempted)?;
     mount(Some("/"), new, None::<&str>, MsFlags::MS_BIND, None::<&str>).context(attempted)?;
+    // The one below is the mount of this process's program. A container can get hold of that by the /proc/PID/exe of what
+    // becomes a launcher: it must not change its owner or its permissions.
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context(attempted)?;
     chdir(new).context(attempted)?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).context(attempted)?;
     chroot(".").context(attempted)?;
@@ -96,6 +101,9 @@ fn own_root() -> Result<()> {
 pub(crate) fn control_groups(root: &Path, pod: &Path) -> Result<()> {
     let attempted = || format!("making the control group {}", pod.display());
     fs::create_dir_all(pod).context(attempted)?;
+    // Those of containers, and what they may make below.
+    let deepest = (1 + MAX_DEPTH).to_string();
+    fs::write(pod.join("cgroup.max.depth"), deepest).context(attempted)?;
     for group in [root, pod] {
         let controllers =
             fs::read_to_string(group.join("cgroup.controllers")).context(attempted)?;

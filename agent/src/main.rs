@@ -20,9 +20,8 @@ mod session;
 mod stdio;
 mod sys;
 
-use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::mount::MsFlags;
@@ -63,20 +62,33 @@ fn main() -> ExitCode {
 /// Runs the agent until its session ends.
 fn run(in_guest: bool) -> Result<End> {
     let (place, dialer) = if in_guest { (init::prepare()?, Dialer::Vsock) } else { outside()? };
-    let program = File::open("/proc/self/exe").context(|| "opening the agent".into())?;
-    let program = sys::out_of_the_way(&program).context(|| "opening the agent".into())?;
+    // By its path: the file that runs may be on a mount of another namespace.
+    let path = std::fs::read_link("/proc/self/exe").context(|| "finding the agent".into())?;
+    let program = read_only(&path).context(|| "opening the agent".into())?;
+    let null = read_only(Path::new("/dev/null")).context(|| "opening /dev/null".into())?;
+    let own = pod::Own { program, null };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context(|| "starting the runtime".into())?;
-    runtime.block_on(serve(place, dialer, program, in_guest))
+    runtime.block_on(serve(place, dialer, own, in_guest))
+}
+
+/// The file at `path`, on a mount of its own that is read-only: a container that gets hold of it, of a launcher's program by
+/// /proc/PID/exe for example, can change neither its owner nor its permissions.
+fn read_only(path: &Path) -> nix::Result<OwnedFd> {
+    /// `MOUNT_ATTR_RDONLY` of `linux/mount.h`.
+    const READ_ONLY: u64 = 1;
+    let file = sys::clone_tree(path, false)?;
+    sys::set_tree_attributes(file.as_fd(), READ_ONLY, 0)?;
+    sys::out_of_the_way(&file)
 }
 
 /// Serves the host.
-async fn serve(place: Place, dialer: Dialer, program: OwnedFd, in_guest: bool) -> Result<End> {
+async fn serve(place: Place, dialer: Dialer, own: pod::Own, in_guest: bool) -> Result<End> {
     let (mut session, plan) = Session::open(&dialer).await?;
     if in_guest {
         init::apply(&plan)?;
     }
-    let mut pod = pod::Pod::new(place, dialer, program);
+    let mut pod = pod::Pod::new(place, dialer, own);
     let end = session.serve(&mut pod).await?;
     session.close().await;
     Ok(end)

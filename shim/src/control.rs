@@ -62,7 +62,7 @@ pub(crate) enum ToSupervisor {
         /// The control group to begin in, below the container's; empty for the usual one.
         cgroup: String,
     },
-    /// Let a created container run.
+    /// Let a created container run. Descriptor: the agent's request, if files that were brought along have changed.
     Start(String),
     /// Send a signal.
     Signal {

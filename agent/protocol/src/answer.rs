@@ -4,7 +4,7 @@
 
 use prost::Message;
 
-use crate::plan::CgroupSetting;
+use crate::cgroup::CgroupSetting;
 
 /// All devices that were expected are there, and those that were meant.
 #[derive(Clone, PartialEq, Message)]

@@ -6,7 +6,7 @@ use prost::Message as _;
 use crate::*;
 
 fn request(id: u64) -> HostFrame {
-    let start = request::Body::Start(request::Start { container: "c".into() });
+    let start = request::Body::Start(request::Start { container: "c".into(), files: vec![] });
     HostFrame { body: Some(host_frame::Body::Request(Request { id, body: Some(start) })) }
 }
 

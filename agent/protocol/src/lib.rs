@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod cgroup;
 mod framing;
 mod hook;
 mod id_map;
@@ -22,6 +23,7 @@ mod message;
 mod plan;
 
 pub use answer::{Cpus, Created, Described, Description, DeviceNumber, Found, Processes, Stats};
+pub use cgroup::{CgroupPlan, CgroupSetting};
 pub use framing::{
     Frame, FrameError, HEADER, MAX_AGENT_FRAME, MAX_HOST_FRAME, decode, encode, frame_length,
 };
@@ -33,9 +35,9 @@ pub use message::{
     Response, Welcome, agent_frame, event, host_frame, request, response,
 };
 pub use plan::{
-    Capabilities, CgroupPlan, CgroupSetting, ContainerPlan, CpuAffinity, DeviceNode, DeviceType,
-    IoPriority, Mount, MountKind, Namespace, NamespaceKind, ProcessPlan, Rlimit, RootfsPlan,
-    Scheduler, SeccompFilter, Stdio, Sysctl, Terminal, TimeOffset, Upper, upper,
+    Capabilities, ContainerPlan, CpuAffinity, DeviceNode, DeviceType, IoPriority, Mount, MountKind,
+    Namespace, NamespaceKind, ProcessPlan, Rlimit, RootfsPlan, Scheduler, SeccompFilter, Stdio,
+    Sysctl, Terminal, TimeOffset, Upper, upper,
 };
 
 /// Version of this protocol. Both sides refuse any other.

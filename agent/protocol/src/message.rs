@@ -3,7 +3,8 @@
 use prost::{Enumeration, Message, Oneof};
 
 use crate::answer::{Cpus, Created, Described, Found, Processes, Stats};
-use crate::plan::{CgroupSetting, ContainerPlan, ProcessPlan, Sysctl};
+use crate::cgroup::CgroupSetting;
+use crate::plan::{ContainerPlan, ProcessPlan, Sysctl};
 
 /// What the host sends.
 #[derive(Clone, PartialEq, Message)]
@@ -195,6 +196,20 @@ pub mod request {
         /// The container.
         #[prost(string, tag = "1")]
         pub container: String,
+        /// Files that were brought along and have changed on the host since.
+        #[prost(message, repeated, tag = "2")]
+        pub files: Vec<FileContent>,
+    }
+
+    /// The new content of a file mount.
+    #[derive(Clone, PartialEq, Message)]
+    pub struct FileContent {
+        /// Which of the container's mounts.
+        #[prost(uint32, tag = "1")]
+        pub mount: u32,
+        /// All of it.
+        #[prost(bytes = "vec", tag = "2")]
+        pub content: Vec<u8>,
     }
 
     /// See [`Body::Exec`].

@@ -5,7 +5,7 @@
 
 use prost::{Enumeration, Message, Oneof};
 
-use crate::{GuestHooks, IdMap, StreamToken};
+use crate::{CgroupPlan, GuestHooks, IdMap, StreamToken};
 
 /// One container.
 #[derive(Clone, PartialEq, Message)]
@@ -231,28 +231,6 @@ pub enum NamespaceKind {
     Cgroup = 6,
     /// Boot and monotonic clocks.
     Time = 7,
-}
-
-/// The control group (v2) of a container.
-#[derive(Clone, PartialEq, Message)]
-pub struct CgroupPlan {
-    /// Files and their contents, written in this order before the first process starts.
-    #[prost(message, repeated, tag = "1")]
-    pub settings: Vec<CgroupSetting>,
-    /// A `BPF_PROG_TYPE_CGROUP_DEVICE` program, 8 bytes an instruction; empty allows every device.
-    #[prost(bytes = "vec", tag = "2")]
-    pub device_filter: Vec<u8>,
-}
-
-/// A file of a control group and its content.
-#[derive(Clone, PartialEq, Message)]
-pub struct CgroupSetting {
-    /// For example `memory.max`: no slash.
-    #[prost(string, tag = "1")]
-    pub file: String,
-    /// For example `268435456`.
-    #[prost(string, tag = "2")]
-    pub value: String,
 }
 
 /// A kernel parameter.

@@ -2,21 +2,23 @@
 //!
 //! Invariant: names of files come from the plan and are names only, never paths; reads are bounded.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cofferdam_agent_protocol::{CgroupPlan, CgroupSetting};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use tokio::time::{Instant, sleep};
 
 use super::Place;
 use crate::error::{Context, Failure, Result, describe_io};
-use crate::sys;
 
 /// Files read for the accounting; those that do not exist are left out.
 const STATS: [&str; 18] = [
@@ -43,8 +45,8 @@ const STATS: [&str; 18] = [
 /// Largest file read: all of [`STATS`] fit into a frame.
 const MAX_READ: u64 = 12 * 1024;
 
-/// Deepest group below that of a container.
-const MAX_DEPTH: u32 = 64;
+/// Deepest group below that of a container: the guest's kernel makes none that is deeper.
+pub(crate) const MAX_DEPTH: u32 = 32;
 
 /// Most processes listed.
 const MAX_PROCESSES: usize = 32 * 1024;
@@ -79,6 +81,30 @@ impl Cgroup {
             return Err(failure);
         }
         Ok(cgroup)
+    }
+
+    /// Gives it to the user `uid`, who may then make groups below it: the files that the kernel says may be delegated
+    /// (cgroups(7)), not its limits.
+    ///
+    /// # Errors
+    /// Those of `chown(2)`.
+    pub(crate) fn delegate(&self, uid: u32) -> Result<()> {
+        /// The names of those files, a line each.
+        const DELEGATED: &str = "/sys/kernel/cgroup/delegate";
+        let attempted = || format!("giving the control group to user {uid}");
+        // As runc: what a kernel without that file has.
+        let names = fs::read_to_string(DELEGATED).unwrap_or_else(|_| {
+            "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned()
+        });
+        chown(&self.directory, Some(uid), None).context(attempted)?;
+        for name in names.lines() {
+            match chown(self.directory.join(name), Some(uid), None) {
+                // Of a controller that is not there.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                outcome => outcome.context(attempted)?,
+            }
+        }
+        Ok(())
     }
 
     /// Its directory.
@@ -135,17 +161,6 @@ impl Cgroup {
         Ok(text)
     }
 
-    /// Lets only the devices be used that the eBPF `program` allows; an empty one allows all.
-    ///
-    /// # Errors
-    /// Those of `bpf(2)`.
-    pub(crate) fn limit_devices(&self, program: &[u8]) -> Result<()> {
-        if program.is_empty() {
-            return Ok(());
-        }
-        sys::limit_devices(self.fd(), program).context(|| "attaching the device filter".into())
-    }
-
     /// Kills all that is in it and below.
     ///
     /// # Errors
@@ -160,7 +175,7 @@ impl Cgroup {
     /// Those of `read(2)`.
     pub(crate) fn processes(&self) -> Result<Vec<u32>> {
         let mut pids = Vec::new();
-        collect(&self.directory, MAX_DEPTH, &mut pids).context(|| "listing processes".into())?;
+        collect(self.fd(), MAX_DEPTH, &mut pids).context(|| "listing processes".into())?;
         Ok(pids)
     }
 
@@ -202,6 +217,15 @@ impl Cgroup {
         values.next()?.parse().ok()
     }
 
+    /// Removes it with the groups below.
+    fn remove_now(&self) -> io::Result<()> {
+        let parent = self.directory.parent().unwrap_or(Path::new("/"));
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let parent = open(parent, flags, Mode::empty())?;
+        let name = self.directory.file_name().unwrap_or_default();
+        remove_tree(parent.as_fd(), name, MAX_DEPTH)
+    }
+
     /// Removes it with the groups below. Processes that are just ending are waited for.
     ///
     /// # Errors
@@ -209,7 +233,7 @@ impl Cgroup {
     pub(crate) async fn remove(&self) -> Result<()> {
         let until = Instant::now() + SETTLES_WITHIN;
         loop {
-            match remove_tree(&self.directory, MAX_DEPTH) {
+            match self.remove_now() {
                 Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
                     if Instant::now() >= until {
                         return Err(error).context(|| "removing the control group".into());
@@ -222,18 +246,29 @@ impl Cgroup {
     }
 }
 
-/// The groups right below `directory`.
-fn below(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(directory)?.flatten();
+/// Opens a directory at or below `directory`.
+fn open_group(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    Ok(openat(directory, name, flags, Mode::empty())?)
+}
+
+/// A path of the open group `directory` that is short, however deep the group is.
+fn path_of(directory: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
+}
+
+/// The names of the groups right below `directory`.
+fn below(directory: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
+    let entries = fs::read_dir(path_of(directory))?.flatten();
     let is_group = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    Ok(entries.filter(is_group).map(|entry| entry.path()).collect())
+    Ok(entries.filter(is_group).map(|entry| entry.file_name()).collect())
 }
 
 /// Adds the processes of a group and those below it to `pids`.
-fn collect(directory: &Path, depth: u32, pids: &mut Vec<u32>) -> io::Result<()> {
+fn collect(directory: BorrowedFd<'_>, depth: u32, pids: &mut Vec<u32>) -> io::Result<()> {
     let mut text = String::new();
     // A threaded group below has no list of its own: its processes are listed above it.
-    let opened = File::open(directory.join("cgroup.procs"));
+    let opened = File::open(path_of(directory).join("cgroup.procs"));
     let read = opened.and_then(|file| file.take(1 << 20).read_to_string(&mut text));
     match read {
         Err(error) if error.raw_os_error() != Some(Errno::EOPNOTSUPP as i32) => return Err(error),
@@ -242,25 +277,28 @@ fn collect(directory: &Path, depth: u32, pids: &mut Vec<u32>) -> io::Result<()> 
     let room = MAX_PROCESSES.saturating_sub(pids.len());
     pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).take(room));
     if let Some(depth) = depth.checked_sub(1) {
-        for group in below(directory)? {
+        for name in below(directory)? {
             // It may be gone by now.
-            let _ = collect(&group, depth, pids);
+            let _ = open_group(directory, &name).map(|group| collect(group.as_fd(), depth, pids));
         }
     }
     Ok(())
 }
 
-/// Removes a group after those below it; one that is gone is no error.
-fn remove_tree(directory: &Path, depth: u32) -> io::Result<()> {
-    match fs::remove_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Ok(()) => return Ok(()),
-        Err(_) => {}
+/// Removes the group `name` in `directory` after those below it; one that is gone is no error.
+fn remove_tree(directory: BorrowedFd<'_>, name: &OsStr, depth: u32) -> io::Result<()> {
+    let remove = || match unlinkat(directory, name, UnlinkatFlags::RemoveDir) {
+        Err(Errno::ENOENT) => Ok(()),
+        outcome => outcome,
+    };
+    if remove().is_ok() {
+        return Ok(());
     }
     if let Some(depth) = depth.checked_sub(1) {
-        for group in below(directory)? {
-            remove_tree(&group, depth)?;
+        let group = open_group(directory, name)?;
+        for name in below(group.as_fd())? {
+            remove_tree(group.as_fd(), &name, depth)?;
         }
     }
-    fs::remove_dir(directory)
+    Ok(remove()?)
 }

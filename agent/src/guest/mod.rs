@@ -25,7 +25,7 @@ pub(crate) use oom::OomWatch;
 pub(crate) use plug::{expect, release};
 pub(crate) use processes::describe;
 pub(crate) use rootfs::Rootfs;
-pub(crate) use shared::Shared;
+pub(crate) use shared::{Names, Shared};
 pub(crate) use volumes::Volumes;
 
 use crate::error::{Context, Failure, Result};

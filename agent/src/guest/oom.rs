@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use tokio::io::unix::AsyncFd;
 
 use super::cgroup::Cgroup;
@@ -33,13 +33,21 @@ impl OomWatch {
         Ok(Self { inotify, ready: sys::watch(copy).context(attempted)? })
     }
 
-    /// Watches `cgroup` too. The watch ends with the group. A kernel without memory control has nothing
-    /// to watch.
-    pub(crate) fn add(&self, cgroup: &Cgroup) {
+    /// Watches `cgroup` too; its watch is to be given to [`Self::remove`]. A kernel without memory control has nothing to
+    /// watch.
+    pub(crate) fn add(&self, cgroup: &Cgroup) -> Option<WatchDescriptor> {
         let path = cgroup.path().join("memory.events");
-        if path.exists() && self.inotify.add_watch(&path, AddWatchFlags::IN_MODIFY).is_err() {
-            crate::log!("cannot watch {}", path.display());
+        if !path.exists() {
+            return None;
         }
+        let watch = self.inotify.add_watch(&path, AddWatchFlags::IN_MODIFY);
+        watch.map_err(|errno| crate::log!("cannot watch {}: {errno}", path.display())).ok()
+    }
+
+    /// Ends a watch. It does not end with its group: most kernels tell nobody of a file of theirs that goes.
+    pub(crate) fn remove(&self, watch: WatchDescriptor) {
+        // Where a kernel does, it is gone already.
+        let _ = self.inotify.rm_watch(watch);
     }
 
     /// Waits until a file changed.

@@ -29,7 +29,9 @@ fn uptime() -> Option<u64> {
 
 fn one(pid: u32) -> Option<Description> {
     let directory = format!("/proc/{pid}");
-    let stat = fs::read_to_string(format!("{directory}/stat")).ok()?;
+    // A process names itself by any bytes.
+    let stat = fs::read(format!("{directory}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
     let uid = fs::metadata(&directory).ok()?.uid();
     let mut line = Vec::new();
     let file = File::open(format!("{directory}/cmdline")).ok()?;

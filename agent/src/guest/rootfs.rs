@@ -14,7 +14,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use cofferdam_agent_protocol::{ContainerPlan, Mount, MountKind, RootfsPlan, Upper};
+use cofferdam_agent_protocol::{ContainerPlan, Mount, MountKind, RootfsPlan, Upper, request};
 use nix::mount::{MsFlags, mount};
 
 use super::Place;
@@ -179,6 +179,30 @@ impl Rootfs {
             chown(&path, Some(uid), Some(gid)).context(attempted)?;
             let mode = fs::Permissions::from_mode(mount.mode & 0o7777);
             file.set_permissions(mode).context(attempted)?;
+        }
+        Ok(())
+    }
+
+    /// Gives files that were brought along another content. What is no such file, or is shown with other owners, stays.
+    ///
+    /// # Errors
+    /// The first that cannot be written.
+    pub(crate) fn rewrite(&self, files: &[request::FileContent]) -> Result<()> {
+        for file in files {
+            let path = self.files().join(file.mount.to_string());
+            let attempted = || format!("writing {} again", path.display());
+            if file.content.len() > MAX_FILE {
+                return Err(Failure::unsupported(format!("{}: it is too large", attempted())));
+            }
+            if self.mapped.contains(&path) {
+                continue;
+            }
+            match OpenOptions::new().write(true).truncate(true).open(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                opened => opened
+                    .and_then(|mut opened| opened.write_all(&file.content))
+                    .context(attempted)?,
+            }
         }
         Ok(())
     }

@@ -3,9 +3,11 @@
 //! ```text
 //! launcher -> agent   Sibling(pid)      the first stage made the process and ends
 //!                     Terminal + fd     the agent's side of the terminal
+//!                     Made              all devices are made; hooks come next
 //!                     Ready             all is set up; the next step is execve
 //!                     Failed            and the launcher ends
-//! agent -> launcher   Known             the agent knows the process, and its id maps are written
+//! agent -> launcher   Known             the agent knows the process, and its id maps are written; or,
+//!                                       after Made, its devices are limited
 //!                     Go                execve
 //! ```
 //!
@@ -36,11 +38,13 @@ pub(crate) enum Message {
     Sibling(i32),
     /// The agent's side of the terminal.
     Terminal(OwnedFd),
+    /// All devices are made; the container's hooks come next.
+    Made,
     /// Set up to the point before `execve`.
     Ready,
     /// It failed.
     Failed(Failure),
-    /// The agent knows the process, and its id maps are written.
+    /// The agent knows the process, and its id maps are written; or its devices are limited.
     Known,
     /// Let the program run.
     Go,
@@ -73,6 +77,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, message: &Message) -> nix::Result<()>
             bytes.push(b'T');
             fd.push(terminal.as_raw_fd());
         }
+        Message::Made => bytes.push(b'M'),
         Message::Ready => bytes.push(b'R'),
         Message::Failed(failure) => {
             bytes.push(b'F');
@@ -144,6 +149,7 @@ fn parse(bytes: &[u8], fds: Vec<OwnedFd>) -> Option<Message> {
     match tag {
         b'S' => Some(Message::Sibling(number(rest)?)),
         b'T' => Some(Message::Terminal(fds.into_iter().next()?)),
+        b'M' => Some(Message::Made),
         b'R' => Some(Message::Ready),
         b'F' => {
             let kind = ErrorKind::try_from(number(rest)?).unwrap_or(ErrorKind::Other);

@@ -13,6 +13,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknodat, stat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 
+use super::paths;
 use super::root::{Root, clean, proc_path};
 use crate::error::{Context, Failure, Result, show};
 
@@ -109,5 +110,7 @@ fn bind(root: &Root, device: &DeviceNode) -> Result<()> {
     let target = proc_path(&point);
     let flags = MsFlags::MS_BIND;
     mount(Some(source.as_slice()), target.as_str(), None::<&str>, flags, None::<&str>)
-        .context(|| "binding the guest's".into())
+        .context(|| "binding the guest's".into())?;
+    // A device can be used as before; its owner and its permissions are the guest's.
+    paths::remount(root, &device.path, MsFlags::MS_RDONLY)
 }

@@ -1,8 +1,9 @@
 //! Hooks of the container's namespaces (OCI runtime-spec, config#posix-platform-hooks): `createContainer`
 //! and `startContainer`. The programs are the container's own: the host's do not exist in the guest.
 //!
-//! Invariant: a hook gets the state on standard input, ends within its time-out or is killed with its process
-//! group, and is reaped; of its output a bounded part is kept.
+//! Invariant: a hook has no right that the container cannot have: it is in its root directory and under its filters,
+//! with no capability that is not in its bounding set. It gets the state on standard input, ends within its time-out or
+//! is killed with its process group, and is reaped; of its output a bounded part is kept.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -10,36 +11,33 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use cofferdam_agent_protocol::{GuestHook, GuestHooks};
+use cofferdam_agent_protocol::{GuestHook, GuestHooks, ProcessPlan};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, chdir, chroot, fchdir, getpid, pipe2, setpgid};
+use nix::unistd::{Pid, getpid, pipe2, setpgid, setsid};
 
 use super::process::c_string;
-use super::root::Root;
 use crate::error::{Context, Failure, Result, describe, show};
 use crate::sys;
 
 /// How much of a failing hook's output is repeated: its end.
 const MAX_OUTPUT: usize = 2048;
 
-/// Where hooks run.
-pub(crate) enum Place<'a> {
-    /// In a root directory that is not this process's yet, with an empty environment.
-    Root(&'a Root),
-    /// As this process is, with an environment for those that have none of their own.
-    Process {
-        /// The environment.
-        env: &'a [CString],
-    },
+/// How hooks run, before the container's process, whose plan is `process`.
+pub(crate) struct As<'a> {
+    /// The process.
+    pub(crate) process: &'a ProcessPlan,
+    /// The environment of hooks that have none of their own, if this process is as `process` says, but for what comes
+    /// with `no_new_privs`. Without it, hooks run as root with what the bounding set allows, in a session of their own.
+    pub(crate) env: Option<&'a [CString]>,
 }
 
 /// Runs `hooks`; the first that fails is the failure.
-pub(crate) fn run(hooks: &GuestHooks, place: &Place<'_>) -> Result<()> {
+pub(crate) fn run(hooks: &GuestHooks, place: &As<'_>) -> Result<()> {
     let state = format!("{}{}{}", hooks.state_before_pid, getpid(), hooks.state_after_pid);
     for (index, hook) in hooks.hooks.iter().enumerate() {
         one(hook, &state, place).map_err(|failure| {
@@ -59,10 +57,10 @@ struct Program {
 }
 
 /// Runs one hook to its end.
-fn one(hook: &GuestHook, state: &str, place: &Place<'_>) -> Result<()> {
+fn one(hook: &GuestHook, state: &str, place: &As<'_>) -> Result<()> {
     let strings = |list: &[Vec<u8>]| list.iter().map(|s| c_string(s)).collect::<Result<Vec<_>>>();
     let mut env = strings(&hook.env)?;
-    if let (true, Place::Process { env: own }) = (env.is_empty(), place) {
+    if let (true, Some(own)) = (env.is_empty(), place.env) {
         env = own.to_vec();
     }
     let program = Program { path: c_string(&hook.path)?, args: strings(&hook.args)?, env };
@@ -119,25 +117,50 @@ fn input(state: &str) -> std::io::Result<OwnedFd> {
 }
 
 /// Becomes the hook; returns only when that fails.
-fn child(program: &Program, place: &Place<'_>, input: &OwnedFd, output: &OwnedFd) -> String {
+fn child(program: &Program, place: &As<'_>, input: &OwnedFd, output: &OwnedFd) -> String {
     let failed = |what: &str, errno: Errno| format!("{what}: {}", describe(errno));
     let prepare = || -> std::result::Result<(), (&str, Errno)> {
-        setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(|e| ("making its group", e))?;
+        match place.env {
+            Some(_) => setpgid(Pid::from_raw(0), Pid::from_raw(0)),
+            // The terminal is the process's.
+            None => setsid().map(drop),
+        }
+        .map_err(|e| ("making its group", e))?;
         sys::install_fds(&[input.as_fd(), output.as_fd(), output.as_fd()])
             .map_err(|e| ("arranging its streams", e))?;
-        if let Place::Root(root) = place {
-            fchdir(root.as_fd()).map_err(|e| ("going to the root", e))?;
-            chroot(".").map_err(|e| ("changing the root", e))?;
-            chdir("/").map_err(|e| ("going to the root", e))?;
-        }
         // The agent's channel is open without it.
         sys::close_on_exec_from(3).map_err(|e| ("closing descriptors", e))?;
-        sys::default_signals().map_err(|e| ("resetting signals", e))
+        sys::default_signals().map_err(|e| ("resetting signals", e))?;
+        confine(place)
     };
     if let Err((what, errno)) = prepare() {
         return failed(what, errno);
     }
     failed("exec", sys::exec_fd(None, &program.path, &program.args, &program.env))
+}
+
+/// Gives up what the process will not have. What is run next gets the capabilities of root, as far as the bounding set
+/// allows.
+fn confine(place: &As<'_>) -> std::result::Result<(), (&'static str, Errno)> {
+    let process = place.process;
+    if place.env.is_none() {
+        let bounding = process.capabilities.as_ref().map_or(0, |sets| sets.bounding);
+        let kernel = sys::supported_capabilities();
+        sys::drop_bounding(kernel, bounding).map_err(|e| ("dropping the bounding set", e))?;
+        sys::clear_inheritable().map_err(|e| ("dropping capabilities", e))?;
+        sys::clear_ambient().map_err(|e| ("clearing the ambient set", e))?;
+    }
+    if process.no_new_privileges {
+        sys::no_new_privileges().map_err(|e| ("setting no_new_privs", e))?;
+    }
+    // Without no_new_privs, a process that is as the plan says has them already.
+    if process.no_new_privileges || place.env.is_none() {
+        for filter in &process.seccomp {
+            sys::install_seccomp(&filter.program, filter.flags)
+                .map_err(|e| ("installing a seccomp filter", e))?;
+        }
+    }
+    Ok(())
 }
 
 /// Waits for the end of `pid`, and keeps the end of what it writes in `output`; whether it came in time.

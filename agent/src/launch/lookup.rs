@@ -33,7 +33,10 @@ pub(crate) fn command(name: &[u8], env: &[Vec<u8>]) -> Result<Vec<u8>> {
         });
     }
     for directory in search_path(env).split(|byte| *byte == b':') {
-        let directory = if directory.is_empty() { b"." } else { directory };
+        // As for Go programs, the working directory is not searched, neither without a PATH nor by an empty part of it.
+        if directory.is_empty() {
+            continue;
+        }
         let candidate = [directory, b"/", name].concat();
         if !name.is_empty() && executable(&candidate).is_ok() {
             return Ok(candidate);

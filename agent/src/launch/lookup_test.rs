@@ -53,3 +53,14 @@ fn paths_with_a_slash_are_not_searched() {
     assert_eq!(folder.kind, ErrorKind::CommandNotExecutable);
     assert_eq!(folder.message, "exec: \"/tmp/\": is a directory");
 }
+
+#[test]
+fn the_working_directory_is_not_searched() {
+    let tool = tempfile::NamedTempFile::new_in(".").unwrap();
+    fs::set_permissions(tool.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let name = tool.path().file_name().unwrap().as_bytes();
+    for env in [vec![], vec![b"PATH=".to_vec()], vec![b"PATH=:/nowhere:".to_vec()]] {
+        assert_eq!(command(name, &env).unwrap_err().kind, ErrorKind::CommandNotFound);
+        assert!(command(&[b"./", name].concat(), &env).is_ok());
+    }
+}

@@ -37,7 +37,7 @@ use prost::Message as _;
 use crate::error::{Context, Failure, Result};
 use crate::sys;
 
-pub(crate) use spawn::{CLONE_NEWTIME, Join, Launch, Launched, MAX_FILES, Waiting, launch};
+pub(crate) use spawn::{CLONE_NEWTIME, Group, Join, Launch, Launched, MAX_FILES, Waiting, launch};
 
 /// `argv[0]` of a launcher.
 pub(crate) const NAME: &str = "cofferdam-launcher";

@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{FileStat, SFlag, fstat, stat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::plan::LaunchPlan;
 use super::root::{Root, clean, proc_path};
@@ -99,7 +100,7 @@ fn new_instance(root: &Root, plan: &Mount, fstype: &str, data: &[u8]) -> Result<
     }
     let existing = root.place(&plan.destination).ok();
     let mode = existing.and_then(|place| fstat(&place).ok()).map(|stat| stat.st_mode);
-    let point = make_point(root, &plan.destination, true)?;
+    let point = make_point(root, plan, true)?;
     let mut flags = options::flags(plan.flags);
     let data = match fstype {
         "tmpfs" => {
@@ -136,7 +137,7 @@ fn ordinary(root: &Root, plan: &Mount, fstype: &str) -> Result<()> {
 /// Bind-mounts `source`, a path of the agent.
 fn bind(root: &Root, plan: &Mount, source: &[u8]) -> Result<()> {
     let found = stat(source).context(|| format!("stat {}", show(source)))?;
-    let point = make_point(root, &plan.destination, is_directory(&found))?;
+    let point = make_point(root, plan, is_directory(&found))?;
     let flags = options::flags(plan.flags) | MsFlags::MS_BIND;
     let bind = flags & (MsFlags::MS_BIND | MsFlags::MS_REC);
     let target = proc_path(&point);
@@ -148,10 +149,19 @@ fn bind(root: &Root, plan: &Mount, source: &[u8]) -> Result<()> {
     }
 }
 
-/// The mount point at `destination`, made if there is none.
-fn make_point(root: &Root, destination: &[u8], directory: bool) -> Result<OwnedFd> {
-    let made = if directory { root.make_dir(destination) } else { root.make_file(destination) };
-    made.context(|| "making the mount point".into())
+/// The mount point of `plan`, made if there is none. It is not in a proc that is mounted already: what is there is masked
+/// and made read-only later. The host refuses this by the path; here it is known where links of the image lead.
+fn make_point(root: &Root, plan: &Mount, directory: bool) -> Result<OwnedFd> {
+    let attempted = || "making the mount point".into();
+    let path = &plan.destination;
+    let made = if directory { root.make_dir(path) } else { root.make_file(path) };
+    let point = made.context(attempted)?;
+    let in_proc = fstatfs(&point).context(attempted)?.filesystem_type() == PROC_SUPER_MAGIC;
+    let meant = plan.fstype == "proc" || clean(path).starts_with(b"/proc/");
+    if in_proc && !meant {
+        return Err(Failure::unsupported("it cannot be mounted because it is inside /proc"));
+    }
+    Ok(point)
 }
 
 /// Whether `stat` is that of a directory.

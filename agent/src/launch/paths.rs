@@ -2,7 +2,7 @@
 //!
 //! Invariant: a path that does not exist needs no protection and is skipped.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -47,7 +47,9 @@ fn mask_one(root: &Root, path: &[u8], empty: &mut Option<OwnedFd>) -> Result<()>
         mount(Some(source), target.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
     };
     if !is_directory(&fstat(&place).context(attempted)?) {
-        return bind("/dev/null").context(attempted);
+        bind("/dev/null").context(attempted)?;
+        // It is everybody's: so nobody changes its owner or its permissions.
+        return remount(root, path, MsFlags::MS_RDONLY).context(attempted);
     }
     if let Some(empty) = empty {
         return bind(&proc_path(empty)).context(attempted);
@@ -60,12 +62,22 @@ fn mask_one(root: &Root, path: &[u8], empty: &mut Option<OwnedFd>) -> Result<()>
 
 /// Adds `flags` to the mount at `path`.
 pub(crate) fn remount(root: &Root, path: &[u8], flags: MsFlags) -> Result<()> {
+    let mounted = root.place(path).context(|| "remounting".into())?;
+    remount_at(&mounted, &proc_path(&mounted), flags)
+}
+
+/// Adds `flags` to the mount that is this process's root directory.
+pub(crate) fn remount_root(flags: MsFlags) -> Result<()> {
+    let root = Root::open("/").context(|| "remounting /".into())?;
+    remount_at(&root.as_fd(), "/", flags).context(|| "the root directory".into())
+}
+
+/// Adds `flags` to the mount that is open and at `target`.
+fn remount_at(mounted: &impl AsFd, target: &str, flags: MsFlags) -> Result<()> {
     let attempted = || "remounting".into();
-    let mounted = root.place(path).context(attempted)?;
-    let present = options::present(fstatvfs(&mounted).context(attempted)?.flags());
+    let present = options::present(fstatvfs(mounted).context(attempted)?.flags());
     let wanted = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
-    let target = proc_path(&mounted);
-    let with = |flags| mount(None::<&str>, target.as_str(), None::<&str>, flags, None::<&str>);
+    let with = |flags| mount(None::<&str>, target, None::<&str>, flags, None::<&str>);
     match flags {
         // One flag is added to what is there.
         MsFlags::MS_RDONLY => with(wanted | present),

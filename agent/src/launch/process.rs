@@ -58,15 +58,14 @@ pub(crate) fn run(
         // The agent gave the process up.
         _ => return Err(Failure::other("the agent ended")),
     }
+    if let Some(hooks) = hooks {
+        hooks::run(hooks, &hooks::As { process: plan, env: Some(&c_env) })?;
+    }
+    sys::default_signals().context(|| "resetting signals".into())?;
     if plan.no_new_privileges {
         sys::no_new_privileges().context(|| "setting no_new_privs".into())?;
         seccomp(plan)?;
     }
-    // Under the filters, as with runc.
-    if let Some(hooks) = hooks {
-        hooks::run(hooks, &hooks::Place::Process { env: &c_env })?;
-    }
-    sys::default_signals().context(|| "resetting signals".into())?;
     Err(refused(&path, sys::exec_fd(None, &c_path, &c_args, &c_env)))
 }
 

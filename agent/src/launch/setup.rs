@@ -1,11 +1,11 @@
 //! Everything of a new container that its namespaces need, up to its root directory.
 //!
-//! Order (as runc's, since images and engines depend on it): private mount tree, mounts, devices,
-//! working directory, hooks, names and kernel parameters, terminal, read-only and masked paths,
-//! `pivot_root`.
+//! Order: private mount tree, mounts, devices, working directory, kernel parameters, terminal, read-only and masked
+//! paths, `pivot_root`, hooks, names, a read-only root. That is runc's, since images and engines depend on it, but for
+//! the hooks: they are programs of the image here, not of the host, and must find nothing that the container may not see.
 //!
 //! Invariant: all mounts happen before `pivot_root`, through descriptors resolved inside the root file
-//! system; nothing uses a path of the container's own choice afterwards.
+//! system; nothing uses a path of the container's own choice afterwards, but hooks, which have no more rights than it.
 
 use std::os::fd::BorrowedFd;
 
@@ -16,6 +16,7 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, fchdir, pivot_root, sethostname};
 
+use super::channel::{self, Message};
 use super::mounts::change;
 use super::plan::LaunchPlan;
 use super::root::Root;
@@ -45,10 +46,6 @@ pub(crate) fn run(
         // A file system that cannot be written to is found out by chdir, with a better message.
         let _ = root.make_dir(&process.cwd);
     }
-    if let Some(wanted) = &container.create_hooks {
-        hooks::run(wanted, &hooks::Place::Root(&root))?;
-    }
-    names(plan, container)?;
     container.sysctls.iter().try_for_each(sysctl)?;
     terminal::attach(&root, process, channel, true)?;
     mounts::make_read_only(&root, &container.mounts)?;
@@ -57,15 +54,30 @@ pub(crate) fn run(
     }
     paths::mask(&root, &container.masked_paths)?;
     let rootfs = container.rootfs.as_ref();
-    if rootfs.is_some_and(|rootfs| rootfs.readonly) {
-        paths::remount(&root, b"/", MsFlags::MS_RDONLY)?;
-    }
     enter(&plan.rootfs)?;
     if let Some(flags) = options::propagation(rootfs.map_or(0, |rootfs| rootfs.propagation)) {
         change("/", flags).context(|| "setting the propagation of /".into())?;
         mounts::propagate_again(&container.mounts)?;
     }
+    if let Some(wanted) = &container.create_hooks {
+        limit_devices(channel)?;
+        hooks::run(wanted, &hooks::As { process, env: None })?;
+    }
+    names(plan, container)?;
+    // Hooks may write to it.
+    if rootfs.is_some_and(|rootfs| rootfs.readonly) {
+        paths::remount_root(MsFlags::MS_RDONLY)?;
+    }
     Ok(())
+}
+
+/// Has the agent limit the devices of the control group, now that all nodes are made.
+fn limit_devices(channel: BorrowedFd<'_>) -> Result<()> {
+    channel::send(channel, &Message::Made).context(|| "telling the agent".into())?;
+    match channel::read(channel).context(|| "waiting for the agent".into())? {
+        Some(Message::Known) => Ok(()),
+        _ => Err(Failure::other("the agent gave up")),
+    }
 }
 
 /// Prepares one more process of a container that is joined already: its terminal.

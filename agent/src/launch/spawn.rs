@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use cofferdam_agent_protocol::{
-    ContainerPlan, CpuAffinity, GuestHook, GuestHooks, IdMap, ProcessPlan, Rlimit,
+    ContainerPlan, CpuAffinity, EXECUTED_WITHIN, GuestHooks, IdMap, JOINED_WITHIN, ProcessPlan,
+    READY_WITHIN, Rlimit, STARTED_WITHIN,
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::CloneFlags;
@@ -17,7 +18,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 use prost::Message as _;
 use tokio::io::unix::AsyncFd;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::channel::{self, Message};
 use super::plan::LaunchPlan;
@@ -29,11 +30,8 @@ use crate::sys::{self, Stage};
 /// `CLONE_NEWTIME` of `linux/sched.h`, which nix does not name.
 pub(crate) const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
-/// How long a launcher may take to be ready, besides its hooks.
-const READY_WITHIN: Duration = Duration::from_secs(120);
-
-/// How long `execve` may take, besides the hooks before it.
-const GO_WITHIN: Duration = Duration::from_secs(60);
+/// Time between two looks whether a launcher was stopped.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Open files of a process whose plan does not say: what Linux systems give. The agent itself has more.
 const SOFT_FILES: u64 = 1024;
@@ -49,10 +47,19 @@ pub(crate) struct Launch<'a> {
     pub(crate) plan: &'a LaunchPlan,
     /// Namespaces to join; those with a user namespace last.
     pub(crate) joins: &'a [Join],
-    /// The directory of the control group to start in.
-    pub(crate) cgroup: BorrowedFd<'a>,
+    /// The control group to start in.
+    pub(crate) group: Group<'a>,
     /// Standard input, output and error.
     pub(crate) stdio: [BorrowedFd<'a>; 3],
+}
+
+/// The control group of a launch.
+pub(crate) struct Group<'a> {
+    /// Its directory.
+    pub(crate) directory: BorrowedFd<'a>,
+    /// Lets only the devices be used that this eBPF program allows, as soon as the launcher has made its nodes, which
+    /// the program may not allow. An empty one changes nothing.
+    pub(crate) device_filter: &'a [u8],
 }
 
 /// A process that is set up to the point before `execve`.
@@ -70,7 +77,17 @@ pub(crate) struct Launched {
 /// A launcher that waits for the word to go.
 pub(crate) struct Waiting {
     channel: AsyncFd<OwnedFd>,
-    within: Duration,
+    /// The process.
+    pidfd: OwnedFd,
+    limit: Limit,
+}
+
+/// How long a launcher may take to its `execve`.
+enum Limit {
+    /// From the word to go.
+    Within(Duration),
+    /// In all.
+    Until(Instant),
 }
 
 /// Launches a process.
@@ -83,15 +100,26 @@ pub(crate) async fn launch(launch: Launch<'_>) -> Result<Launched> {
     let process = process.ok_or_else(|| Failure::unsupported("a plan without a process"))?;
     let setup = plan.setup.as_deref();
     let clocks = clocks(setup);
+    let until = Instant::now() + EXECUTED_WITHIN;
     let (mut channel, pid) = start(&launch, &clocks)?;
+    let mut pidfd = sys::open_pidfd(pid).context(|| "opening the process".into())?;
     let direct = launch.joins.is_empty() && clocks.is_empty();
-    let pid = if direct { pid } else { sibling(&mut channel).await? };
-    let pidfd = sys::open_pidfd(pid).context(|| "opening the process".into())?;
-    let within = GO_WITHIN + hooks_take(setup.and_then(|setup| setup.start_hooks.as_ref()));
-    let waiting = Waiting { channel, within };
+    let mut pid = pid;
+    if !direct {
+        pid = sibling(&mut channel, pidfd.as_fd()).await.inspect_err(|_| kill(pidfd.as_fd()))?;
+        pidfd = sys::open_pidfd(pid).context(|| "opening the process".into())?;
+    }
+    let watched = pidfd.try_clone().context(|| "copying a descriptor".into())?;
+    let (limit, ready) = match setup {
+        Some(setup) => (
+            Limit::Within(STARTED_WITHIN + hooks_take(setup.start_hooks.as_ref())),
+            Instant::now() + READY_WITHIN + hooks_take(setup.create_hooks.as_ref()),
+        ),
+        None => (Limit::Until(until), until),
+    };
+    let waiting = Waiting { channel, pidfd: watched, limit };
     let mut launched = Launched { pid, pidfd, terminal: None, waiting };
-    let within = READY_WITHIN + hooks_take(setup.and_then(|setup| setup.create_hooks.as_ref()));
-    let outcome = timeout(within, launched.prepare(plan, process)).await;
+    let outcome = timeout_at(ready, launched.prepare(plan, process, &launch.group)).await;
     let late = |_| Failure::other("the launcher was not ready in time");
     if let Err(failure) = outcome.map_err(late).and_then(|outcome| outcome) {
         launched.kill();
@@ -102,8 +130,7 @@ pub(crate) async fn launch(launch: Launch<'_>) -> Result<Launched> {
 
 /// How long hooks may take in all.
 fn hooks_take(hooks: Option<&GuestHooks>) -> Duration {
-    let seconds = |hook: &GuestHook| Duration::from_secs(hook.seconds().into());
-    hooks.map(|hooks| hooks.hooks.iter().map(seconds).sum()).unwrap_or_default()
+    hooks.map(GuestHooks::within).unwrap_or_default()
 }
 
 /// The offsets of a new container's clocks, as `/proc/self/timens_offsets` takes them.
@@ -135,7 +162,7 @@ fn start(launch: &Launch<'_>, clocks: &str) -> Result<(AsyncFd<OwnedFd>, Pid)> {
     // The namespaces are made after the others are joined, and after the clocks are set.
     let direct = launch.joins.is_empty() && clocks.is_empty();
     let new = if direct { stages.new } else { CloneFlags::empty() };
-    let pid = sys::clone_process(&Stage::Child, new, Some(launch.cgroup), || stages.run());
+    let pid = sys::clone_process(&Stage::Child, new, Some(launch.group.directory), || stages.run());
     let pid = pid.context(|| "making the process".into())?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(|| "preparing a channel".into())?;
     let channel = sys::watch(ours).context(|| "watching a channel".into())?;
@@ -150,10 +177,19 @@ fn plan_file(plan: &LaunchPlan) -> std::io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// The next message; `None` at the end.
-async fn next(channel: &mut AsyncFd<OwnedFd>) -> Result<Option<Message>> {
+/// The next message of the launcher `process`; `None` at the end. One that others have stopped is a failure: it
+/// would hold up everybody, and how long is theirs to say.
+async fn next(channel: &mut AsyncFd<OwnedFd>, process: BorrowedFd<'_>) -> Result<Option<Message>> {
     loop {
-        let mut ready = channel.readable().await.context(|| "waiting for the launcher".into())?;
+        let mut ready = tokio::select! {
+            ready = channel.readable() => ready.context(|| "waiting for the launcher".into())?,
+            () = sleep(LOOK) => {
+                if sys::is_stopped(process) {
+                    return Err(Failure::other("the launcher was stopped by another process"));
+                }
+                continue;
+            }
+        };
         let read = |fd: &AsyncFd<OwnedFd>| Ok(channel::receive(fd.get_ref().as_fd())?);
         if let Ok(outcome) = ready.try_io(read) {
             return outcome.context(|| "hearing from the launcher".into());
@@ -162,13 +198,19 @@ async fn next(channel: &mut AsyncFd<OwnedFd>) -> Result<Option<Message>> {
 }
 
 /// The process that the first stage made.
-async fn sibling(channel: &mut AsyncFd<OwnedFd>) -> Result<Pid> {
+async fn sibling(channel: &mut AsyncFd<OwnedFd>, first: BorrowedFd<'_>) -> Result<Pid> {
     let late = |_| Failure::other("the namespaces were not joined in time");
-    match timeout(GO_WITHIN, next(channel)).await.map_err(late)?? {
+    match timeout(JOINED_WITHIN, next(channel, first)).await.map_err(late)?? {
         Some(Message::Sibling(pid)) if pid > 0 => Ok(Pid::from_raw(pid)),
         Some(Message::Failed(failure)) => Err(failure),
         _ => Err(Failure::other("the launcher ended while it joined the namespaces")),
     }
+}
+
+/// Kills `process`.
+fn kill(process: BorrowedFd<'_>) {
+    // It may be dead already.
+    let _ = sys::send_signal(process, libc::SIGKILL.cast_unsigned());
 }
 
 impl Waiting {
@@ -179,8 +221,13 @@ impl Waiting {
     pub(crate) async fn go(mut self) -> Result<()> {
         let fd = self.channel.get_ref().as_fd();
         channel::send(fd, &Message::Go).context(|| "starting the process".into())?;
+        let until = match self.limit {
+            Limit::Within(within) => Instant::now() + within,
+            Limit::Until(until) => until,
+        };
         let late = |_| Failure::other("the process did not start in time");
-        match timeout(self.within, next(&mut self.channel)).await.map_err(late)?? {
+        let said = next(&mut self.channel, self.pidfd.as_fd());
+        match timeout_at(until, said).await.map_err(late)?? {
             None => Ok(()),
             Some(Message::Failed(failure)) => Err(failure),
             Some(_) => Err(Failure::other("the launcher said something unexpected")),
@@ -188,9 +235,25 @@ impl Waiting {
     }
 }
 
+impl Group<'_> {
+    /// Lets the filter be in force.
+    fn limit_devices(&self) -> Result<()> {
+        if self.device_filter.is_empty() {
+            return Ok(());
+        }
+        sys::limit_devices(self.directory, self.device_filter)
+            .context(|| "attaching the device filter".into())
+    }
+}
+
 impl Launched {
     /// All that the agent does for the process while it is set up.
-    async fn prepare(&mut self, plan: &LaunchPlan, process: &ProcessPlan) -> Result<()> {
+    async fn prepare(
+        &mut self,
+        plan: &LaunchPlan,
+        process: &ProcessPlan,
+        group: &Group<'_>,
+    ) -> Result<()> {
         let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(MAX_FILES, |(_, hard)| hard);
         let files = Rlimit { resource: libc::RLIMIT_NOFILE, soft: SOFT_FILES, hard };
         sys::set_rlimit(self.pid, &files).context(|| "limiting open files".into())?;
@@ -203,16 +266,24 @@ impl Launched {
         // Only what comes later has an affinity (OCI runtime-spec, config#process).
         let affinity = process.affinity.as_ref().filter(|_| plan.setup.is_none());
         self.initial_affinity(affinity)?;
-        let fd = self.waiting.channel.get_ref().as_fd();
-        channel::send(fd, &Message::Known).context(|| "telling the launcher".into())?;
+        self.go_on()?;
         self.priorities(process)?;
+        let mut limited = false;
         loop {
-            match next(&mut self.waiting.channel).await? {
+            match next(&mut self.waiting.channel, self.pidfd.as_fd()).await? {
                 Some(Message::Terminal(terminal)) => self.terminal = Some(terminal),
+                Some(Message::Made) => {
+                    group.limit_devices()?;
+                    limited = true;
+                    self.go_on()?;
+                }
                 Some(Message::Ready) => break,
                 Some(Message::Failed(failure)) => return Err(failure),
                 _ => return Err(Failure::other("the launcher ended before it was ready")),
             }
+        }
+        if !limited {
+            group.limit_devices()?;
         }
         // Last, so that they do not limit the launcher.
         for limit in &process.rlimits {
@@ -220,6 +291,12 @@ impl Launched {
                 .context(|| format!("setting resource limit {}", limit.resource))?;
         }
         self.last_affinity(affinity)
+    }
+
+    /// Tells the launcher to go on.
+    fn go_on(&self) -> Result<()> {
+        let fd = self.waiting.channel.get_ref().as_fd();
+        channel::send(fd, &Message::Known).context(|| "telling the launcher".into())
     }
 
     /// The CPUs that the process is set up on.
@@ -243,8 +320,7 @@ impl Launched {
 
     /// Kills the process.
     pub(crate) fn kill(&self) {
-        // It may be dead already.
-        let _ = sys::send_signal(self.pidfd.as_fd(), libc::SIGKILL.cast_unsigned());
+        kill(self.pidfd.as_fd());
     }
 
     /// Writes the id map `name` (`user_namespaces(7)`: one write, at most a page).

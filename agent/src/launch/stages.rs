@@ -30,6 +30,9 @@ pub(crate) struct Join {
     pub(crate) kinds: CloneFlags,
 }
 
+/// The first descriptor after those that a launcher begins with.
+const AFTER: u32 = 5;
+
 /// What the stages need; all of it was opened by the agent.
 pub(crate) struct Stages<'a> {
     /// The agent's own program.
@@ -50,7 +53,7 @@ impl Stages<'_> {
     /// The first stage's work, in the child of the agent.
     pub(crate) fn run(&self) -> Infallible {
         let direct = self.joins.is_empty() && self.clocks.is_empty();
-        let outcome = if direct { self.second() } else { self.first() };
+        let outcome = if direct { self.second(false) } else { self.first() };
         self.fail(outcome)
     }
 
@@ -69,15 +72,20 @@ impl Stages<'_> {
                 become_root()?;
             }
         }
-        let pid = sys::clone_process(&Stage::Sibling, self.new, None, || self.fail(self.second()));
+        // Before there is a process that others in its pid namespace can look into, if they are allowed to.
+        sys::install_fds(&self.fds).context(|| "arranging descriptors".into())?;
+        let kept = [self.program, self.channel];
+        sys::close_others(AFTER, kept).context(|| "closing descriptors".into())?;
+        let sibling = || self.fail(self.second(true));
+        let pid = sys::clone_process(&Stage::Sibling, self.new, None, sibling);
         let pid = pid.context(|| "making the process".into())?.as_raw();
         channel::send(self.channel, &Message::Sibling(pid))
             .context(|| "telling the agent".into())?;
         sys::exit_now(0);
     }
 
-    /// Becomes the launcher.
-    fn second(&self) -> Result<()> {
+    /// Becomes the launcher, whose descriptors may be `arranged` already.
+    fn second(&self, arranged: bool) -> Result<()> {
         // The first stage has not told the agent about this process yet, perhaps, and what this one says
         // must come after that.
         match channel::read(self.channel).context(|| "waiting for the agent".into())? {
@@ -87,7 +95,9 @@ impl Stages<'_> {
         if self.new.contains(CloneFlags::CLONE_NEWUSER) {
             become_root()?;
         }
-        sys::install_fds(&self.fds).context(|| "arranging descriptors".into())?;
+        if !arranged {
+            sys::install_fds(&self.fds).context(|| "arranging descriptors".into())?;
+        }
         let Ok(name) = std::ffi::CString::new(super::NAME) else {
             return Err(Failure::other("the launcher has no name"));
         };

@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use cofferdam_agent_protocol::{Ended, ErrorKind, IdMap};
 use nix::sched::CloneFlags;
+use nix::sys::inotify::WatchDescriptor;
 use nix::unistd::Pid;
 
 use super::state::State;
 use crate::error::{Context, Failure, Result};
-use crate::guest::Rootfs;
 use crate::guest::cgroup::Cgroup;
+use crate::guest::{Names, Rootfs};
 use crate::launch::{Launched, Waiting};
 use crate::sys;
 
@@ -45,6 +46,10 @@ pub(crate) struct Container {
     pub(crate) cgroup: Cgroup,
     /// Its root file system.
     pub(crate) rootfs: Rootfs,
+    /// The shared memory that it uses.
+    pub(crate) shared: Names,
+    /// The watch over its memory.
+    pub(crate) watch: Option<WatchDescriptor>,
     /// Processes killed for lack of memory, as far as the host knows.
     pub(crate) oom_kills: u64,
     /// The map of its user namespace, if it has one.

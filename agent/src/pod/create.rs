@@ -3,7 +3,9 @@
 //! Invariant: a request that fails leaves no mount, directory, control group or process behind.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use cofferdam_agent_protocol::{ContainerPlan, Created, ErrorKind, IdMap, request};
@@ -16,10 +18,10 @@ use super::container::{Container, Process};
 use super::state::State;
 use super::{Pod, created};
 use crate::error::{Context, Failure, Result};
-use crate::guest::Rootfs;
 use crate::guest::cgroup::Cgroup;
+use crate::guest::{Names, Rootfs};
 use crate::launch::plan::LaunchPlan;
-use crate::launch::{self, Join, Launch, Launched};
+use crate::launch::{self, Group, Join, Launch, Launched};
 use crate::stdio::Streams;
 
 impl Pod {
@@ -32,10 +34,40 @@ impl Pod {
         }
         let namespaces = Namespaces::of(&plan)?;
         let joins = self.joins(&namespaces)?;
-        self.shared.provide(&self.place, &mut plan.mounts)?;
+        let shared = self.shared.provide(&self.place, &mut plan.mounts)?;
+        match self.make(plan, namespaces, &joins).await {
+            Ok(mut container) => {
+                container.shared = shared;
+                let answer = created(&container.first);
+                self.containers.insert(id, container);
+                Ok(answer)
+            }
+            Err(failure) => {
+                self.shared.release(&shared);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Makes the container of `plan`, but for what it shares.
+    async fn make(
+        &mut self,
+        mut plan: ContainerPlan,
+        namespaces: Namespaces,
+        joins: &[Join],
+    ) -> Result<Container> {
         let volumes = self.volumes.provide(&self.place, &mut plan.mounts)?;
         let limits = plan.cgroup.clone().unwrap_or_default();
-        let cgroup = Cgroup::create(&self.place, &id, &limits)?;
+        let uid_map = self.uid_map(&plan, &namespaces);
+        let cgroup = Cgroup::create(&self.place, &plan.id, &limits)?;
+        if limits.delegated {
+            let uid = plan.process.as_ref().map_or(0, |process| process.uid);
+            let owner = if uid_map.is_empty() { Some(uid) } else { host_uid(&uid_map, uid) };
+            if let Err(failure) = owner.map_or(Ok(()), |owner| cgroup.delegate(owner)) {
+                self.discard(&cgroup, None).await;
+                return Err(failure);
+            }
+        }
         let mounted = Rootfs::mount(&self.place, &mut self.disks, (&plan, volumes));
         let mut rootfs = match mounted.await {
             Ok(rootfs) => rootfs,
@@ -44,8 +76,7 @@ impl Pod {
                 return Err(failure);
             }
         };
-        let uid_map = self.uid_map(&plan, &namespaces);
-        let outcome = self.set_up(plan, &namespaces, &joins, (&cgroup, &rootfs)).await;
+        let outcome = self.set_up(plan, &namespaces, joins, (&cgroup, &rootfs)).await;
         let launched = match outcome {
             Ok(launched) => launched,
             Err(failure) => {
@@ -54,23 +85,19 @@ impl Pod {
             }
         };
         let (first, waiting) = Process::of(launched);
-        let answer = created(&first);
-        let container = Container {
+        Ok(Container {
             state: State::Created,
             first,
             others: BTreeMap::new(),
             created: Some(waiting),
             namespaces: namespaces.own(),
+            watch: self.oom.as_ref().and_then(|watch| watch.add(&cgroup)),
             cgroup,
             rootfs,
+            shared: Names::new(),
             oom_kills: 0,
             uid_map,
-        };
-        if let Some(watch) = &self.oom {
-            watch.add(&container.cgroup);
-        }
-        self.containers.insert(id, container);
-        Ok(answer)
+        })
     }
 
     /// Launches the first process.
@@ -93,13 +120,8 @@ impl Pod {
             new: namespaces.new.bits(),
             own: namespaces.own().bits(),
         };
-        let launched = self.launch(&launch_plan, joins, cgroup.fd(), owner).await?;
-        // Now that the launcher made its devices, which the filter may not allow.
-        if let Err(failure) = cgroup.limit_devices(&limits.device_filter) {
-            launched.kill();
-            return Err(failure);
-        }
-        Ok(launched)
+        let group = Group { directory: cgroup.fd(), device_filter: &limits.device_filter };
+        self.launch(&launch_plan, joins, group, owner).await
     }
 
     /// Starts one more process in a container.
@@ -122,7 +144,8 @@ impl Pod {
         let own = container.namespaces.bits();
         let launch_plan = LaunchPlan { process: Some(plan), own, ..LaunchPlan::default() };
         let joins = std::slice::from_ref(&join);
-        let launched = self.launch(&launch_plan, joins, cgroup.as_fd(), owner).await?;
+        let group = Group { directory: cgroup.as_fd(), device_filter: &[] };
+        let launched = self.launch(&launch_plan, joins, group, owner).await?;
         let (process, waiting) = Process::of(launched);
         if let Err(failure) = waiting.go().await {
             process.kill();
@@ -138,14 +161,14 @@ impl Pod {
         &self,
         plan: &LaunchPlan,
         joins: &[Join],
-        cgroup: BorrowedFd<'_>,
+        group: Group<'_>,
         owner: Option<u32>,
     ) -> Result<Launched> {
         let process = plan.process.as_deref();
         let process = process.ok_or_else(|| Failure::unsupported("a plan without a process"))?;
-        let streams = Streams::new(&self.dialer, process, owner)?;
-        let program = self.program.as_fd();
-        let launch = Launch { program, plan, joins, cgroup, stdio: streams.child() };
+        let streams = Streams::new(&self.dialer, process, owner, self.own.null.as_fd())?;
+        let program = self.own.program.as_fd();
+        let launch = Launch { program, plan, joins, group, stdio: streams.child() };
         let launched = launch::launch(launch).await?;
         if let Err(failure) = streams.relay(launched.terminal.as_ref()).await {
             launched.kill();
@@ -204,15 +227,23 @@ fn working_group(container: &Container) -> Result<OwnedFd> {
     if !split {
         return container.cgroup.fd().try_clone_to_owned().context(attempted);
     }
-    let listed = std::fs::read_to_string(format!("/proc/{}/cgroup", container.first.pid));
+    // Names of groups are bytes, which the container chooses.
+    let listed = std::fs::read(format!("/proc/{}/cgroup", container.first.pid));
     let listed = listed.context(attempted)?;
-    let path = listed.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-    // The part below the container's own group, wherever that is mounted.
     let own = container.cgroup.path();
-    let name = own.file_name().map(|name| format!("/{}/", name.display())).unwrap_or_default();
-    let below = path.split_once(&name).map_or("", |(_, below)| below);
+    let name = own.file_name().unwrap_or_default().as_bytes();
+    let below = below_group(&listed, name);
     let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    open(&own.join(below), flags, Mode::empty()).context(attempted)
+    open(&own.join(OsStr::from_bytes(below)), flags, Mode::empty()).context(attempted)
+}
+
+/// The part of a process's group below the group `name`, wherever that is mounted, in the text of its /proc/PID/cgroup.
+fn below_group<'a>(listed: &'a [u8], name: &[u8]) -> &'a [u8] {
+    let path = listed.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
+    let path = path.unwrap_or_default();
+    let own = [b"/", name, b"/"].concat();
+    let at = path.windows(own.len()).position(|window| window == own);
+    at.and_then(|at| path.get(at + own.len()..)).unwrap_or_default()
 }
 
 /// The control group `path` below that of `container`. A link or `..` would lead out of it.

@@ -30,12 +30,19 @@ const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// The highest signal.
 const MAX_SIGNAL: u32 = 64;
 
+/// Files of the guest that containers get to see, each on a mount on which nobody can change owner or permissions.
+pub(crate) struct Own {
+    /// The agent's own program, which is its launcher too.
+    pub(crate) program: OwnedFd,
+    /// /dev/null.
+    pub(crate) null: OwnedFd,
+}
+
 /// All containers of the guest.
 pub(crate) struct Pod {
     place: Place,
     dialer: Dialer,
-    /// The agent's own program, which is its launcher too.
-    program: OwnedFd,
+    own: Own,
     containers: BTreeMap<String, Container>,
     disks: Disks,
     shared: Shared,
@@ -51,11 +58,11 @@ fn created(process: &Process) -> Created {
 
 impl Pod {
     /// No containers yet.
-    pub(crate) fn new(place: Place, dialer: Dialer, program: OwnedFd) -> Self {
+    pub(crate) fn new(place: Place, dialer: Dialer, own: Own) -> Self {
         let oom = OomWatch::new().map_err(|failure| crate::log!("{failure}")).ok();
         let (containers, disks) = (BTreeMap::new(), Disks::default());
         let (shared, volumes, events) = (Shared::default(), Volumes::default(), Vec::new());
-        Self { place, dialer, program, containers, disks, shared, volumes, oom, events }
+        Self { place, dialer, own, containers, disks, shared, volumes, oom, events }
     }
 
     /// Does what `request` wants.
@@ -89,7 +96,7 @@ impl Pod {
                 let cpus = guest::cpu::set_online(&self.place.cpus, wanted.online)?;
                 return Ok(response::Body::Cpus(cpus));
             }
-            Body::Start(start) => self.start(&start.container).await,
+            Body::Start(start) => self.start(&start).await,
             Body::Signal(signal) => self.signal(&signal),
             Body::Resize(resize) => self.resize(&resize),
             Body::Delete(delete) => self.delete(&delete).await,
@@ -112,9 +119,10 @@ impl Pod {
     }
 
     /// Lets a created container run.
-    async fn start(&mut self, id: &str) -> Result<()> {
-        let container = self.find(id)?;
+    async fn start(&mut self, wanted: &request::Start) -> Result<()> {
+        let container = self.find(&wanted.container)?;
         let running = container.state.start()?;
+        container.rootfs.rewrite(&wanted.files)?;
         let waiting = container.created.take();
         let waiting = waiting.ok_or_else(|| Failure::other("the process is gone"))?;
         let outcome = waiting.go().await;
@@ -200,6 +208,10 @@ impl Pod {
         self.reap();
         if let Some(mut container) = self.containers.remove(&wanted.container) {
             container.rootfs.remove(&self.place, &mut self.disks);
+            self.shared.release(&container.shared);
+            if let (Some(oom), Some(watch)) = (&self.oom, container.watch) {
+                oom.remove(watch);
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ mod relay;
 mod stream;
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use cofferdam_agent_protocol::{ProcessPlan, STDIO_PORT, StreamToken};
 use nix::fcntl::OFlag;
@@ -37,13 +37,19 @@ pub(crate) struct Streams {
 
 impl Streams {
     /// Makes the streams that `plan` wants, and starts to connect them. `owner`, if given, gets the
-    /// pipes: a user namespace cannot take them.
+    /// pipes: a user namespace cannot take them. `null` is open on the device that others are.
     ///
     /// # Errors
     /// Those of `pipe(2)`.
-    pub(crate) fn new(dialer: &Dialer, plan: &ProcessPlan, owner: Option<u32>) -> Result<Self> {
+    pub(crate) fn new(
+        dialer: &Dialer,
+        plan: &ProcessPlan,
+        owner: Option<u32>,
+        null: BorrowedFd<'_>,
+    ) -> Result<Self> {
+        let path = format!("/proc/self/fd/{}", null.as_raw_fd());
         let null = || -> Result<OwnedFd> {
-            let file = File::options().read(true).write(true).open("/dev/null");
+            let file = File::options().read(true).write(true).open(&path);
             file.map(OwnedFd::from).context(|| "opening /dev/null".into())
         };
         let mut streams = Self {

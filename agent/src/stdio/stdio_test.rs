@@ -9,6 +9,10 @@ use cofferdam_agent_protocol::Stdio;
 
 use super::*;
 
+fn null() -> File {
+    File::open("/dev/null").unwrap()
+}
+
 /// A host that listens where the agent dials.
 struct Host {
     directory: tempfile::TempDir,
@@ -50,7 +54,7 @@ fn output_arrives_whole_and_then_ends() {
     let expected = data.clone();
     runtime().block_on(async {
         let stdio = Stdio { stdout: Some(7), ..Stdio::default() };
-        let streams = Streams::new(&host.dialer(), &plan(stdio), None).unwrap();
+        let streams = Streams::new(&host.dialer(), &plan(stdio), None, null().as_fd()).unwrap();
         let mut process = File::from(streams.child[1].try_clone().unwrap());
         let writer = std::thread::spawn(move || process.write_all(&data).unwrap());
         let reader = std::thread::spawn(move || {
@@ -73,7 +77,7 @@ fn the_end_of_input_closes_the_pipe() {
     let host = Host::new();
     runtime().block_on(async {
         let stdio = Stdio { stdin: Some(9), ..Stdio::default() };
-        let streams = Streams::new(&host.dialer(), &plan(stdio), None).unwrap();
+        let streams = Streams::new(&host.dialer(), &plan(stdio), None, null().as_fd()).unwrap();
         let mut process = File::from(streams.child[0].try_clone().unwrap());
         let reader = std::thread::spawn(move || {
             let mut got = Vec::new();
@@ -101,7 +105,7 @@ fn a_host_that_does_not_listen_is_an_error() {
     runtime().block_on(async {
         let stdio = Stdio { stdout: Some(1), ..Stdio::default() };
         let dialer = Dialer::Unix(directory.path().into());
-        let streams = Streams::new(&dialer, &plan(stdio), None).unwrap();
+        let streams = Streams::new(&dialer, &plan(stdio), None, null().as_fd()).unwrap();
         let failure = streams.relay(None).await.unwrap_err();
         let text = "connecting a standard stream to the host: no such file or directory";
         assert_eq!(failure.message, text);

@@ -77,6 +77,22 @@ pub(crate) fn set_capabilities(kernel: KernelCapabilities, sets: &Capabilities) 
     result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
 }
 
+/// Empties the inheritable set, and leaves the others.
+///
+/// # Errors
+/// Those of `capget(2)` and `capset(2)`.
+pub(crate) fn clear_inheritable() -> nix::Result<()> {
+    let header = Header { version: VERSION_3, pid: 0 };
+    let mut data = [Data { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: version 3 takes one header and two data structures, which are valid for writes during the call.
+    result(unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) })?;
+    for half in &mut data {
+        half.inheritable = 0;
+    }
+    // SAFETY: as above; they are only read.
+    result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
+}
+
 /// Empties the ambient set.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 
@@ -55,6 +56,12 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: u32) -> nix::Result<()>
         )
     };
     result(outcome).map(drop)
+}
+
+/// Whether the child of `pidfd` was stopped by a signal and not continued since.
+pub(crate) fn is_stopped(pidfd: BorrowedFd<'_>) -> bool {
+    let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    matches!(waitid(Id::PIDFd(pidfd), flags), Ok(WaitStatus::Stopped(..)))
 }
 
 /// Makes orphans below this process its children, as they are for PID 1.
@@ -130,6 +137,25 @@ pub(crate) fn close_on_exec_from(first: u32) -> nix::Result<()> {
     let flags = libc::CLOSE_RANGE_CLOEXEC;
     // SAFETY: integers only; nothing is closed now.
     result(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
+}
+
+/// Closes every descriptor from `first` on but the two of `kept`. This is for a process that executes another
+/// program next and uses no other descriptor that it owned before.
+///
+/// # Errors
+/// Those of `close_range(2)`.
+pub(crate) fn close_others(first: u32, kept: [BorrowedFd<'_>; 2]) -> nix::Result<()> {
+    let mut kept = kept.map(|fd| fd.as_raw_fd().cast_unsigned());
+    kept.sort_unstable();
+    let mut from = first;
+    for last in kept.map(|fd| fd.checked_sub(1)).into_iter().chain([Some(u32::MAX)]).flatten() {
+        if from <= last {
+            // SAFETY: integers only; by the contract above, nothing uses what is closed.
+            result(unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) })?;
+        }
+        from = from.max(last.saturating_add(2));
+    }
+    Ok(())
 }
 
 /// Makes `fds` the descriptors 0, 1, 2 and so on, without close-on-exec. What was there is closed, so

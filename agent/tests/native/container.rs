@@ -173,6 +173,32 @@ fn mounts_of_all_kinds() {
 }
 
 #[test]
+fn a_file_that_was_brought_along_can_change_until_the_start() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let script = "test \"$(cat /etc/hosts-of-test)\" = changed";
+    let mut plan = container("c", &["sh", "-c", script]);
+    let mut file = Mount {
+        destination: b"/etc/hosts-of-test".into(),
+        content: b"as it was, and longer\n".into(),
+        mode: 0o444,
+        ..Mount::default()
+    };
+    file.set_kind(MountKind::File);
+    let mount = u32::try_from(plan.mounts.len()).unwrap();
+    plan.mounts.push(file);
+    host.create(plan);
+    let content = |mount, text: &str| request::FileContent { mount, content: text.into() };
+    // Other mounts are no such files.
+    let files = vec![content(0, "no file"), content(mount, "changed\n"), content(999, "none")];
+    host.done(request::Body::Start(request::Start { container: "c".into(), files }));
+    assert_eq!(host.ended("c", ""), (0, 0));
+    host.shutdown();
+}
+
+#[test]
 fn masked_and_read_only_paths() {
     if !possible() {
         return;

@@ -56,7 +56,7 @@ fn execve_itself_fails_at_start() {
     bind.set_kind(MountKind::Bind);
     plan.mounts.push(bind);
     host.create(plan);
-    let start = request::Body::Start(request::Start { container: "c".into() });
+    let start = request::Body::Start(request::Start { container: "c".into(), files: vec![] });
     let refused = host.refused(start);
     let text = "exec /bad: exec format error".to_owned();
     assert_eq!(refused, (ErrorKind::CommandNotExecutable, text));
@@ -87,7 +87,7 @@ fn steps_that_fail_are_named() {
 
     let mut plan = container("c", &["true"]);
     let setting = CgroupSetting { file: "nosuch.max".into(), value: "1".into() };
-    plan.cgroup = Some(CgroupPlan { settings: vec![setting], device_filter: Vec::new() });
+    plan.cgroup = Some(CgroupPlan { settings: vec![setting], ..CgroupPlan::default() });
     let (kind, message) = host.refused(create(plan));
     assert_eq!(kind, ErrorKind::Unsupported);
     assert!(message.contains("nosuch.max"), "{message}");
@@ -123,7 +123,7 @@ fn requests_that_make_no_sense() {
     assert_eq!(host.refused(request::Body::Pause(of("c"))).0, ErrorKind::WrongState);
     host.start("c");
     host.ended("c", "");
-    let start = request::Body::Start(request::Start { container: "c".into() });
+    let start = request::Body::Start(request::Start { container: "c".into(), files: vec![] });
     assert_eq!(host.refused(start).0, ErrorKind::WrongState);
     assert_eq!(host.refused(exec("c", "e", process(&["true"]))).0, ErrorKind::WrongState);
 }

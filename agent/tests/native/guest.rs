@@ -9,7 +9,7 @@ fn set(file: &str, value: &str) -> CgroupSetting {
 
 fn limited(args: &[&str], settings: Vec<CgroupSetting>) -> ContainerPlan {
     let mut plan = container("c", args);
-    plan.cgroup = Some(CgroupPlan { settings, device_filter: Vec::new() });
+    plan.cgroup = Some(CgroupPlan { settings, ..CgroupPlan::default() });
     plan
 }
 

@@ -45,6 +45,59 @@ fn create_hooks_run_at_the_container_s_root_with_its_mounts_and_their_state() {
 }
 
 #[test]
+fn create_hooks_have_no_right_that_the_container_cannot_have() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let script = "exec > /dev/shm/seen; grep -E '^(Cap(Prm|Eff|Bnd|Inh|Amb)|NoNewPrivs|Seccomp):' /proc/self/status
+        (: < /dev/zero) 2>/dev/null || echo no device
+        grep -c cofferdam /proc/self/mountinfo; head -c 1 /proc/timer_list | wc -c
+        mkdir /x && ! chroot /x /bin/true 2>/dev/null && rmdir /x && echo at the root";
+    let mut plan = container("c", &["cat", "/dev/shm/seen"]);
+    plan.create_hooks = hooks("createContainer", vec![shell(script)]);
+    plan.masked_paths.push(b"/proc/timer_list".into());
+    plan.cgroup = Some(CgroupPlan { device_filter: null_alone(), ..CgroupPlan::default() });
+    plan.rootfs.as_mut().unwrap().readonly = true;
+    let process = plan.process.as_mut().unwrap();
+    (process.uid, process.no_new_privileges) = (33, true);
+    process.seccomp = vec![allow_all()];
+    // CAP_KILL alone.
+    process.capabilities = Some(Capabilities { bounding: 0x20, ..Capabilities::default() });
+    let text = host.shell_in(plan);
+    let sets = "CapInh:\t0000000000000000\nCapPrm:\t0000000000000020\nCapEff:\t0000000000000020\n\
+                CapBnd:\t0000000000000020\nCapAmb:\t0000000000000000\n";
+    let rest = "NoNewPrivs:\t1\nSeccomp:\t2\nno device\n0\n0\nat the root\n";
+    assert_eq!(text, format!("{sets}{rest}"));
+}
+
+/// A filter that allows everything.
+fn allow_all() -> SeccompFilter {
+    let program = [&6u16.to_ne_bytes()[..], &[0, 0], &0x7fff_0000u32.to_ne_bytes()].concat();
+    SeccompFilter { program, flags: 0 }
+}
+
+/// A program that allows /dev/null and what is made, no other device: an instruction of eBPF is an operation, registers,
+/// an offset and a number.
+fn null_alone() -> Vec<u8> {
+    let code = |code: u8, registers: u8, offset: i16, number: i32| {
+        [&[code, registers][..], &offset.to_ne_bytes(), &number.to_ne_bytes()].concat()
+    };
+    // r2 = minor, r1 = access; 1 if the minor is that of null or nothing is read or written (BPF_DEVCG_ACC_MKNOD is 1).
+    [
+        code(0x61, 0x12, 8, 0),
+        code(0x61, 0x11, 0, 0),
+        code(0x74, 0x01, 0, 16),
+        code(0xb7, 0x00, 0, 1),
+        code(0x15, 0x02, 2, 3),
+        code(0x15, 0x01, 1, 1),
+        code(0xb7, 0x00, 0, 0),
+        code(0x95, 0x00, 0, 0),
+    ]
+    .concat()
+}
+
+#[test]
 fn a_create_hook_that_fails_ends_the_creation_with_its_output() {
     if !possible() {
         return;
@@ -116,7 +169,7 @@ fn a_start_hook_that_fails_ends_the_start() {
     plan.start_hooks = hooks("startContainer", vec![cat]);
     let stdout = plan.process.as_ref().unwrap().stdio.clone().unwrap().stdout.unwrap();
     host.create(plan);
-    let start = request::Start { container: "c".into() };
+    let start = request::Start { container: "c".into(), files: vec![] };
     let (_, said) = host.refused(request::Body::Start(start));
     assert!(
         said.starts_with("error running startContainer hook #0: /bin/cat: exit status 1"),
@@ -148,9 +201,9 @@ fn start_hooks_run_under_a_filter_that_refuses_new_ways_to_make_processes() {
         let process = plan.process.as_mut().unwrap();
         process.no_new_privileges = no_new_privileges;
         process.seccomp = vec![SeccompFilter { program: program.concat(), flags: 0 }];
-        let hook = shell("grep ^Seccomp: /proc/self/status > /dev/shm/seen");
+        let hook = shell("grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status > /dev/shm/seen");
         plan.start_hooks = hooks("startContainer", vec![hook]);
-        // As with runc, whenever the filter is installed.
-        assert_eq!(host.shell_in(plan), "Seccomp:\t2\n");
+        let expected = format!("NoNewPrivs:\t{}\nSeccomp:\t2\n", u8::from(no_new_privileges));
+        assert_eq!(host.shell_in(plan), expected);
     }
 }

@@ -162,7 +162,10 @@ impl Host {
     }
 
     pub(crate) fn start(&mut self, container: &str) {
-        self.done(request::Body::Start(request::Start { container: container.into() }));
+        self.done(request::Body::Start(request::Start {
+            container: container.into(),
+            files: vec![],
+        }));
     }
 
     /// Starts one more process.

@@ -12,6 +12,7 @@ mod errors;
 mod guest;
 mod hooks;
 mod host;
+mod hostile;
 mod lifecycle;
 mod mounts;
 mod namespaces;

@@ -29,6 +29,24 @@ fn a_user_namespace_maps_ids() {
 }
 
 #[test]
+fn a_user_owns_a_control_group_that_is_delegated() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let script = "cd /sys/fs/cgroup; stat -c %u . cgroup.procs cgroup.max.depth; mkdir below && rmdir below && echo made; true";
+    let mut plan = mapped("c", &["sh", "-c", script]);
+    plan.process.as_mut().unwrap().uid = 1;
+    plan.cgroup = Some(CgroupPlan { delegated: true, ..CgroupPlan::default() });
+    let text = host.shell_in(plan.clone());
+    let lines: Vec<&str> = text.lines().collect();
+    // Its limits stay the agent's, who is nobody in there.
+    assert_eq!(lines, ["1", "1", "65534", "made"]);
+    plan.cgroup = None;
+    assert!(host.shell_in(plan).starts_with("65534\n65534\n"));
+}
+
+#[test]
 fn exec_into_a_user_namespace() {
     if !possible() {
         return;

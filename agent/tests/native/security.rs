@@ -116,7 +116,7 @@ fn a_device_filter_is_attached() {
     // Refuses everything: r0 = 0; exit.
     let program = [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]].concat();
     let mut plan = container("c", &["sh", "-c", "cat /dev/zero"]);
-    plan.cgroup = Some(CgroupPlan { settings: Vec::new(), device_filter: program });
+    plan.cgroup = Some(CgroupPlan { device_filter: program, ..CgroupPlan::default() });
     let outcome = host.run(plan);
     assert!(outcome.stderr.contains("Operation not permitted"), "{outcome:?}");
 }

@@ -26,6 +26,9 @@ fn options_are_accepted_before_and_after_the_id() {
         "cofferdam run c --bundle /b --root /r",
         "cofferdam run c -b /b --log /l --log-format json --debug",
         "cofferdam run --rootfs /r -- true",
+        "cofferdam --criu /usr/sbin/criu create --pidfd-socket /s --bundle /b c",
+        "cofferdam run --pidfd-socket /s c",
+        "cofferdam exec --pidfd-socket /s c true",
         "cofferdam run --rootfs /r c -t -i --env A=b -- sh -c true --bundle",
         "cofferdam spec --bundle /b",
         "cofferdam doctor",
@@ -96,4 +99,15 @@ fn a_specification_is_not_overwritten() {
     write_spec(directory.path(), false).unwrap();
     let error = write_spec(directory.path(), false).unwrap_err();
     assert!(format!("{error:#}").contains("config.json: File exists"), "{error:#}");
+}
+
+#[test]
+fn the_log_is_found_in_a_command_line_that_makes_no_sense() {
+    let of = |line: &str| log_of(line.split(' ').map(OsString::from));
+    let json = (Some(PathBuf::from("/l")), Format::Json);
+    assert_eq!(of("cofferdam --log /l --log-format json fly"), json);
+    assert_eq!(of("cofferdam fly --log-format=json --log=/l"), json);
+    assert_eq!(of("cofferdam --log /l run --nonsense"), (Some("/l".into()), Format::Text));
+    assert_eq!(of("cofferdam run c -- --log /l"), (None, Format::Text));
+    assert_eq!(of("cofferdam --log"), (None, Format::Text));
 }

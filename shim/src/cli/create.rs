@@ -2,15 +2,17 @@
 //!
 //! Invariant: nothing is started before the plan is complete.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
 
 use super::Global;
-use super::common::{ask_at, block_on, connect, find, hooks};
+use super::changed;
+use super::common::{ask_at, block_on, config, connect, find};
 use crate::config::Overrides;
-use crate::container::Status;
+use crate::container::{CONFIG, Status};
 use crate::control::ToSupervisor;
 use crate::oci::Bundle;
 use crate::pod::check_id;
@@ -44,6 +46,9 @@ pub(crate) struct Common {
 impl Common {
     /// Refuses what cannot be.
     pub(super) fn check(&self) -> Result<()> {
+        if std::env::var_os("NOTIFY_SOCKET").is_some() {
+            tracing::warn!("NOTIFY_SOCKET: nothing in a virtual machine can notify it; ignored");
+        }
         if self.preserve_fds > 0 {
             bail!(
                 "--preserve-fds {}: a descriptor of the host cannot enter a virtual machine",
@@ -121,10 +126,13 @@ pub(super) fn start(global: &Global, id: &str) -> Result<()> {
         Status::Running => bail!("cannot start an already running container"),
         other => bail!("cannot start a container in the {other} state"),
     }
-    let hooks = hooks(&global.root, &saved)?;
+    let spec = config(&global.root, &saved)?;
+    let hooks = crate::oci::hooks::hooks(spec.hooks().as_ref())?;
+    let changed = changed::parcel(&spec, &saved, &saved.directory(&global.root).join(CONFIG))?;
     block_on(async {
         let socket = connect(&global.root, &saved)?;
-        ask_at(&socket, &ToSupervisor::Start(saved.id.clone())).await?;
+        let fds: Vec<BorrowedFd<'_>> = changed.iter().map(AsFd::as_fd).collect();
+        run::ask(&socket, &ToSupervisor::Start(saved.id.clone()), &fds).await?;
         if let Err(error) = run::poststart(&hooks.poststart, &saved, &socket).await {
             let _ = ask_at(&socket, &ToSupervisor::kill(&saved.id)).await;
             return Err(error.into());

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use oci_spec::runtime::{
-    Capabilities, Capability, LinuxCapabilitiesBuilder, Process, Spec, UserBuilder,
-};
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilitiesBuilder, Process, Spec};
 
 use super::Global;
 use super::common::{block_on, config, connect, find};
@@ -134,7 +132,7 @@ impl Exec {
                 .with_context(|| format!("parsing the process {}", path.display()));
         }
         if self.command.is_empty() {
-            bail!("process args cannot be empty");
+            bail!("exec args cannot be empty");
         }
         let mut process = spec.process().clone().context("the container has no process")?;
         process.set_args(Some(self.command.clone()));
@@ -148,22 +146,25 @@ impl Exec {
         let mut env = process.env().clone().unwrap_or_default();
         env.extend(self.env.iter().cloned());
         process.set_env(Some(env));
-        if let Some(user) = &self.user {
-            let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
+        let mut user = process.user().clone();
+        if let Some(wanted) = &self.user {
             let number = |text: &str| {
-                text.parse::<u32>().with_context(|| format!("--user {user}: {text} is no number"))
+                text.parse::<u32>().with_context(|| format!("--user {wanted}: {text} is no number"))
             };
-            let mut builder = UserBuilder::default().uid(number(uid)?).gid(number(gid)?);
-            if let Some(umask) = process.user().umask() {
-                builder = builder.umask(umask);
+            // As runc: the group stays as it is unless one is named, and so do the container's other groups.
+            let (uid, gid) =
+                wanted.split_once(':').map_or((&**wanted, None), |(u, g)| (u, Some(g)));
+            user.set_uid(number(uid)?);
+            if let Some(gid) = gid {
+                user.set_gid(number(gid)?);
             }
-            process.set_user(builder.build()?);
         }
         if !self.additional_gids.is_empty() {
-            let mut user = process.user().clone();
-            user.set_additional_gids(Some(self.additional_gids.clone()));
-            process.set_user(user);
+            let mut groups = user.additional_gids().clone().unwrap_or_default();
+            groups.extend(&self.additional_gids);
+            user.set_additional_gids(Some(groups));
         }
+        process.set_user(user);
         self.add_capabilities(&mut process)?;
         Ok((process, Vec::new()))
     }
@@ -185,11 +186,10 @@ impl Exec {
         let with = |set: &Option<Capabilities>| -> Capabilities {
             set.iter().flatten().chain(&more).copied().collect()
         };
-        // As runc: where the container has ambient capabilities, those that can be are.
+        // As runc: where the container has an inheritable set, what is in it becomes ambient; the rest could not.
         let inheritable = old.inheritable().clone().unwrap_or_default();
-        let has_ambient = old.ambient().as_ref().is_some_and(|set| !set.is_empty());
         let mut ambient = old.ambient().clone().unwrap_or_default();
-        if has_ambient {
+        if old.inheritable().is_some() {
             ambient.extend(more.intersection(&inheritable).copied());
         }
         let all = LinuxCapabilitiesBuilder::default()
@@ -251,3 +251,7 @@ impl Exec {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "exec_test.rs"]
+mod exec_test;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: parsing and printing only; what a command does is elsewhere.
 
+mod changed;
 mod common;
 mod create;
 mod delete;
@@ -64,6 +65,9 @@ pub(crate) struct Global {
     /// Accepted as runc has it: true, false or auto
     #[arg(long, value_name = "VALUE", hide = true)]
     rootless: Option<String>,
+    /// Accepted as runc has it: checkpoints are not supported yet
+    #[arg(long, value_name = "PATH", hide = true)]
+    criu: Option<PathBuf>,
     /// Configuration file
     #[arg(long, global = true, value_name = "FILE", default_value = config::CONFIG)]
     config: PathBuf,
@@ -242,6 +246,40 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Writes that the command line makes no sense to the log that it names: engines look there for the reason.
+fn log_misuse(error: &clap::Error) {
+    let (Some(path), format) = log_of(std::env::args_os()) else { return };
+    // Whoever reads standard error is told in any case.
+    if logging::init(Some(&path), format, false).is_ok() {
+        let text = error.render().to_string();
+        let first = text.lines().next().unwrap_or_default();
+        tracing::error!("{}", first.strip_prefix("error: ").unwrap_or(first));
+    }
+}
+
+/// The log and its format in a command line that makes no sense otherwise.
+fn log_of(arguments: impl Iterator<Item = OsString>) -> (Option<PathBuf>, Format) {
+    let (mut path, mut format) = (None, Format::default());
+    let mut arguments = arguments.skip(1);
+    while let Some(argument) = arguments.next() {
+        let bytes = argument.as_encoded_bytes();
+        if bytes == b"--" {
+            break;
+        }
+        if bytes == b"--log" {
+            path = arguments.next();
+        } else if bytes == b"--log-format" {
+            let json = arguments.next().is_some_and(|value| value == "json");
+            format = if json { Format::Json } else { Format::Text };
+        } else if let Some(value) = argument.to_str().and_then(|text| text.strip_prefix("--log=")) {
+            path = Some(value.into());
+        } else if argument == "--log-format=json" {
+            format = Format::Json;
+        }
+    }
+    (path.map(PathBuf::from), format)
+}
+
 /// Says what is wrong with the command line, or the help that was asked for. A command that there is not: as runc, also
 /// where its help is asked for.
 fn refuse(error: &clap::Error) -> ExitCode {
@@ -251,6 +289,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
     {
         eprintln!("No help topic for '{name}'");
         return ExitCode::from(NO_TOPIC);
+    }
+    if error.use_stderr() {
+        log_misuse(error);
     }
     let _ = error.print();
     ExitCode::from(u8::from(error.use_stderr()))

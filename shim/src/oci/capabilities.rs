@@ -8,6 +8,13 @@ use serde_json::Value;
 
 use super::process::CAPABILITIES;
 
+/// Whether a capability set of `process` has an unknown name.
+pub(super) fn has_unknown(process: &Value) -> bool {
+    let sets = process.get("capabilities").and_then(Value::as_object);
+    let names = sets.into_iter().flat_map(|sets| sets.values().filter_map(Value::as_array));
+    names.flatten().filter_map(Value::as_str).any(|name| !known(name))
+}
+
 /// Takes unknown names out of the capability sets of `process`; a warning for each set that had some.
 pub(super) fn take_unknown(process: &mut Value) -> Vec<String> {
     let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);

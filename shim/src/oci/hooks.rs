@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -71,7 +71,7 @@ pub enum HookError {
         path: PathBuf,
         /// How it ended.
         status: ExitStatus,
-        /// What it said on standard error.
+        /// What it said.
         output: String,
     },
     /// It took too long.
@@ -159,8 +159,8 @@ impl Hook {
         let failed =
             |source| HookError::Run { name: self.name.clone(), path: self.path.clone(), source };
         let mut output = tempfile::tempfile().map_err(failed)?;
-        let errors = output.try_clone().map_err(failed)?;
-        let mut command = self.command(input(state).map_err(failed)?, errors);
+        let said = || output.try_clone().map_err(failed);
+        let mut command = self.command(input(state).map_err(failed)?, (said()?, said()?));
         if let Some(directory) = directory {
             command.current_dir(directory);
         }
@@ -181,7 +181,7 @@ impl Hook {
         Err(HookError::Status { name: self.name.clone(), path: self.path.clone(), status, output })
     }
 
-    fn command(&self, input: File, errors: File) -> Command {
+    fn command(&self, input: File, (output, errors): (File, File)) -> Command {
         let mut command = Command::new(&self.path);
         if let Some((name, rest)) = self.args.split_first() {
             command.arg0(name).args(rest);
@@ -189,7 +189,7 @@ impl Hook {
         if let Some(env) = &self.env {
             command.env_clear().envs(env.iter().cloned());
         }
-        command.stdin(input).stdout(Stdio::null()).stderr(errors).process_group(0);
+        command.stdin(input).stdout(output).stderr(errors).process_group(0);
         crate::sys::die_with_us(&mut command);
         command
     }

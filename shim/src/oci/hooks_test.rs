@@ -74,6 +74,12 @@ fn ends(file: &std::path::Path) -> bool {
 }
 
 #[test]
+fn all_that_a_failing_hook_says_is_repeated() {
+    let error = run(&shell("echo out; echo err >&2; exit 1", None), "").unwrap_err().to_string();
+    assert!(error.contains("out") && error.contains("err"), "{error}");
+}
+
+#[test]
 fn a_hook_gets_the_state_and_its_environment() {
     assert!(
         run(&shell("test \"$(cat)\" = state && test \"$NAME\" = value", None), "state").is_ok()

@@ -58,21 +58,37 @@ pub(super) fn parse<T: DeserializeOwned>(
     let parsed = parsed.and_then(|value| {
         reader.end().map(|()| value).map_err(|cause| JsonError { field: String::new(), cause })
     });
-    let first = match parsed {
-        Ok(value) => return Ok((value, Vec::new())),
-        Err(error) => error.inside(parent),
+    let text = serde_json::from_slice::<Value>(bytes);
+    let (first, mut value) = match (parsed, text) {
+        // The types take more names of capabilities than there are, in any case and without their prefix.
+        (Ok(value), Ok(text)) if !has_odd_capabilities(&text, parent) => {
+            return Ok((value, Vec::new()));
+        }
+        (Ok(_), Ok(text)) => (None, text),
+        (Err(error), Ok(text)) => (Some(error.inside(parent)), text),
+        (Err(error), Err(_)) => return Err(error.inside(parent)),
+        (Ok(_), Err(cause)) => return Err(JsonError { field: String::new(), cause }),
     };
-    let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return Err(first) };
     let warnings = relax(&mut value, parent);
     match serde_path_to_error::deserialize(value).map_err(JsonError::new) {
         Ok(parsed) => Ok((parsed, warnings)),
         Err(error) => {
             let again = error.inside(parent);
             // If the first is about the same, it knows the line as well.
-            let same = first.to_string().starts_with(&again.to_string());
-            Err(if same { first } else { again })
+            let same = |first: &JsonError| first.to_string().starts_with(&again.to_string());
+            Err(first.filter(same).unwrap_or(again))
         }
     }
+}
+
+/// Whether the process in `value` names capabilities that there are not.
+fn has_odd_capabilities(value: &Value, parent: &str) -> bool {
+    let process = match parent {
+        "" => value.get("process"),
+        "process" => Some(value),
+        _ => None,
+    };
+    process.is_some_and(capabilities::has_unknown)
 }
 
 /// Takes out of `value` what Go's parser, and runc, would not mind; tells what of it has a meaning.

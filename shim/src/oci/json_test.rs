@@ -84,3 +84,26 @@ fn what_go_takes_is_taken() {
         ["process.capabilities.effective: unknown capabilities [\"CAP_FLY\"]; ignored"]
     );
 }
+
+#[test]
+fn a_capability_has_one_name_whatever_else_is_in_the_list() {
+    for odd in ["sys_admin", "SYS_ADMIN", "cap_sys_admin", "CAP_CAP_SYS_ADMIN"] {
+        for rest in [vec!["CAP_KILL"], vec!["CAP_KILL", "CAP_FLY"]] {
+            let mut names = rest.clone();
+            names.push(odd);
+            let process = json!({"cwd": "/", "user": {"uid": 0, "gid": 0}, "capabilities": {"bounding": names}});
+            let whole = json!({"ociVersion": "1.2.0", "process": process});
+            let (spec, warnings) = parse::<Spec>(whole.to_string().as_bytes(), "").unwrap();
+            let (alone, same) =
+                parse::<Process>(process.to_string().as_bytes(), "process").unwrap();
+            assert_eq!(warnings, same);
+            assert!(warnings.len() == 1 && warnings[0].contains(odd), "{warnings:?}");
+            let of = |process: &Process| {
+                process.capabilities().as_ref().unwrap().bounding().clone().unwrap()
+            };
+            let kill = [oci_spec::runtime::Capability::Kill].into();
+            assert_eq!(of(spec.process().as_ref().unwrap()), kill);
+            assert_eq!(of(&alone), kill);
+        }
+    }
+}

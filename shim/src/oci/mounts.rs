@@ -23,7 +23,7 @@ use crate::volumes::{Place, Wish};
 const MAX_FILE: usize = 2 << 20;
 
 /// Most bytes of all files together: they travel in one frame.
-const MAX_FILES: usize = 6 << 20;
+pub(crate) const MAX_FILES: usize = 6 << 20;
 
 /// File systems that the guest's kernel can make out of nothing.
 const FILESYSTEMS: [&str; 10] = [
@@ -239,6 +239,13 @@ fn one(
         return Ok((plan, None));
     }
     if bind {
+        if !options.data.is_empty() {
+            let problem = format!(
+                "bind mounts cannot have any filesystem-specific options applied ({})",
+                options.data
+            );
+            return Err(invalid(format!("{field}.options"), problem));
+        }
         let live = bound(field, mount, around, (&options, &mut plan, warnings))?;
         return Ok((plan, live));
     }
@@ -276,9 +283,7 @@ fn bound(
         plan.data = format!("mode={:o},size={bytes}", file.mode).into_bytes();
         return Ok(None);
     }
-    let all_readonly = options.recursive_set & libc::MOUNT_ATTR_RDONLY != 0;
-    let readonly = options.flags & libc::MS_RDONLY != 0 || all_readonly;
-    let fixed = readonly || OF_ENGINES.contains(&clean(&plan.destination).as_slice());
+    let fixed = is_fixed(&plan.destination, options);
     match file.live {
         Live::Must(place) => return Ok(Some((place, volume(plan, options)))),
         Live::Can(place) if !fixed => return Ok(Some((place, volume(plan, options)))),
@@ -294,6 +299,19 @@ fn bound(
     plan.content = file.content;
     plan.mode = file.mode;
     Ok(None)
+}
+
+/// Whether nobody writes to a file that is bound with `options` to `destination` while the container runs.
+fn is_fixed(destination: &[u8], options: &MountOptions) -> bool {
+    let all_readonly = options.recursive_set & libc::MOUNT_ATTR_RDONLY != 0;
+    let readonly = options.flags & libc::MS_RDONLY != 0 || all_readonly;
+    readonly || OF_ENGINES.contains(&clean(destination).as_slice())
+}
+
+/// Whether a small file that `mount` binds is brought along also where there are volumes.
+pub(crate) fn is_brought_along(mount: &Mount) -> bool {
+    let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
+    is_fixed(&absolute(mount.destination()), &options)
 }
 
 /// Has `plan` be that of a volume; how that is mounted on the host.
@@ -390,7 +408,7 @@ fn over_proc(field: &str, destination: &[u8], bind: bool, fstype: &str) -> Resul
 }
 
 /// An absolute path without empty parts, `.` and `..`.
-fn clean(path: &[u8]) -> Vec<u8> {
+pub(super) fn clean(path: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
         match part {

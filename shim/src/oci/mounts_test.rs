@@ -229,6 +229,18 @@ fn an_empty_directory_in_memory_becomes_memory_of_the_pod() {
 }
 
 #[test]
+fn a_bind_mount_has_no_options_of_a_file_system() {
+    for option in ["mode=0600", "r0", "readonly"] {
+        let error =
+            plan(json!({"destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts",
+            "options": ["rbind", option]}))
+            .unwrap_err();
+        assert!(error.starts_with("mounts[0].options: bind mounts cannot have any"), "{error}");
+        assert!(error.contains(option), "{error}");
+    }
+}
+
+#[test]
 fn what_every_machine_has_is_the_machine_s() {
     let bound = |path: &str, destination: &str| {
         plan(json!({"source": path, "destination": destination, "type": "none",

@@ -65,6 +65,8 @@ pub(super) fn namespaces(
         };
         let shared = [NamespaceKind::Network, NamespaceKind::Ipc, NamespaceKind::Uts];
         match process_of(path) {
+            // The host's own, as if none were listed.
+            Some(1) if shared.contains(&kind) => all.pods.push(kind),
             Some(pid) => match member(pid) {
                 Some(join) => all.plan.push(Namespace { kind: kind.into(), join }),
                 None => return Err(foreign(kind, path)),

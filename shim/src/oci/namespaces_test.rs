@@ -29,22 +29,24 @@ fn the_namespaces_of_a_proxy_are_those_of_its_container() {
 
 #[test]
 fn those_of_another_process_are_refused_by_name() {
-    let error = found(&json!([{"type": "uts", "path": "/proc/1/ns/uts"}])).unwrap_err();
-    assert!(error.starts_with("linux.namespaces uts with path /proc/1/ns/uts"), "{error}");
+    let error = found(&json!([{"type": "uts", "path": "/proc/13/ns/uts"}])).unwrap_err();
+    assert!(error.starts_with("linux.namespaces uts with path /proc/13/ns/uts"), "{error}");
+    let error = found(&json!([{"type": "pid", "path": "/proc/1/ns/pid"}])).unwrap_err();
+    assert!(error.contains("pid with path /proc/1/ns/pid"), "{error}");
     let error = found(&json!([{"type": "pid", "path": "/run/pidns/x"}])).unwrap_err();
     assert!(error.contains("pid with path /run/pidns/x"), "{error}");
 }
 
 #[test]
-fn a_file_that_an_engine_made_stands_for_the_pod() {
+fn a_file_that_an_engine_made_and_the_host_s_own_stand_for_the_pod() {
     let all = found(&json!([
         {"type": "network", "path": "/run/netns/x"}, {"type": "uts", "path": "/run/utsns/x"},
-        {"type": "mount"},
+        {"type": "mount"}, {"type": "ipc", "path": "/proc/1/ns/ipc"},
     ]))
     .unwrap();
     assert_eq!(all.plan.len(), 1);
-    assert_eq!(all.pods, [NamespaceKind::Network, NamespaceKind::Uts]);
-    assert_eq!(all.listed.len(), 3);
+    assert_eq!(all.pods, [NamespaceKind::Network, NamespaceKind::Uts, NamespaceKind::Ipc]);
+    assert_eq!(all.listed.len(), 4);
     assert_eq!(all.network, HostNetwork::At("/run/netns/x".into()));
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use cofferdam_agent_protocol as protocol;
 use protocol::{MountKind, NamespaceKind};
+use serde_json::json;
 
 use super::*;
 
@@ -34,6 +35,13 @@ fn refused(change: impl FnOnce(&mut serde_json::Value)) -> String {
     let mut spec: serde_json::Value = serde_json::from_str(&default_spec_text()).unwrap();
     change(&mut spec);
     translate("c1", &bundle(&spec.to_string()), &read, &|_| None).unwrap_err().to_string()
+}
+
+/// The plan of the default specification changed by `change`.
+fn changed(change: impl FnOnce(&mut serde_json::Value)) -> Translated {
+    let mut spec: serde_json::Value = serde_json::from_str(&default_spec_text()).unwrap();
+    change(&mut spec);
+    plan(&spec.to_string())
 }
 
 fn settings(plan: &Translated) -> Vec<String> {
@@ -178,7 +186,6 @@ fn a_container_plan_fits_into_a_frame() {
 
 #[test]
 fn what_cannot_be_done_is_refused_by_field() {
-    use serde_json::json;
     let cases: [(&str, &str, serde_json::Value); 14] = [
         ("/process/args", "process.args", json!([])),
         ("/process/args", "process.args", json!(["a\u{0}b"])),
@@ -192,18 +199,13 @@ fn what_cannot_be_done_is_refused_by_field() {
         ("/hostname", "hostname", json!("x".repeat(65))),
         (
             "/linux/namespaces",
-            "/proc/1/ns/net",
-            json!([{"type": "uts"}, {"type": "network", "path": "/proc/1/ns/net"}]),
+            "/proc/7/ns/net",
+            json!([{"type": "uts"}, {"type": "network", "path": "/proc/7/ns/net"}]),
         ),
         ("/linux/namespaces", "listed twice", json!([{"type": "uts"}, {"type": "uts"}])),
         ("/linux/namespaces", "uts namespace", json!([{"type": "pid"}])),
         ("/linux/sysctl", "kernel.panic", json!({"kernel.panic": "1"})),
         ("/linux/sysctl", "what the field hostname sets", json!({"kernel.hostname": "x"})),
-        (
-            "/process/scheduler",
-            "process scheduler can't be used together with AllowedCPUs",
-            json!({"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3}),
-        ),
         ("/linux/rootfsPropagation", "linux.rootfsPropagation", json!("sideways")),
         ("/linux/timeOffsets", "linux.timeOffsets", json!({"boottime": {"secs": 1}})),
     ];
@@ -223,4 +225,46 @@ fn sysctls_need_their_namespace() {
         spec["linux"]["sysctl"] = serde_json::json!({"net.ipv4.ip_forward": "1"});
     });
     assert!(message.contains("network namespace"), "{message}");
+}
+
+#[test]
+fn id_maps_without_a_user_namespace_mean_nothing_and_are_told() {
+    let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    let with = |user: bool| {
+        let plan = changed(|spec| {
+            spec["linux"]["uidMappings"] = map.clone();
+            spec["linux"]["gidMappings"] = map.clone();
+            if user {
+                spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+            }
+        });
+        let maps = (plan.container.uid_map.len(), plan.container.gid_map.len());
+        (maps, plan.warnings.iter().filter(|warning| warning.contains("Mappings")).count())
+    };
+    assert_eq!(with(false), ((0, 0), 2));
+    assert_eq!(with(true), ((1, 1), 0));
+}
+
+#[test]
+fn a_control_group_is_the_user_s_where_it_can_be_written_in_a_namespace_of_its_own() {
+    let delegated = |namespace: bool, options: serde_json::Value| {
+        let plan = changed(|spec| {
+            let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|listed| listed["type"] != "cgroup");
+            if namespace {
+                namespaces.push(json!({"type": "cgroup"}));
+            }
+            let mounts = spec["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+            mounts.push(
+                json!({"destination": "/sys/fs/cgroup/", "type": "cgroup", "source": "cgroup",
+                "options": options}),
+            );
+        });
+        plan.container.cgroup.unwrap().delegated
+    };
+    assert!(delegated(true, json!(["rw", "nosuid"])));
+    assert!(!delegated(true, json!(["ro"])));
+    assert!(!delegated(false, json!([])));
+    assert!(!changed(|_| {}).container.cgroup.unwrap().delegated);
 }

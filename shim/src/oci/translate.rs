@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use cofferdam_agent_protocol::{CgroupPlan, ContainerPlan, NamespaceKind, RootfsPlan};
+use cofferdam_agent_protocol::{
+    CgroupPlan, ContainerPlan, Mount, Namespace, NamespaceKind, RootfsPlan,
+};
 use oci_spec::runtime::{Linux, LinuxResources, LinuxSchedulerPolicy, Process};
 
 use super::guest_hooks::{self, About};
 use super::hooks::{self, Hooks};
 use super::mount_options::propagation;
-use super::mounts::{Around, HostFile, Volume, mounts};
+use super::mounts::{Around, HostFile, Volume, clean, mounts};
 use super::namespaces::HostNetwork;
 use super::{
     Bundle, DeviceRules, HostDisk, OciError, cgroup, devices, invalid, namespaces, process, time,
@@ -86,8 +88,19 @@ pub fn translate(
     }
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let settings = resources.map(|r| cgroup::settings(r, &mut warnings)).transpose()?;
-    let uid_map = namespaces::id_map(linux.and_then(|l| l.uid_mappings().as_ref()), "uidMappings")?;
-    let gid_map = namespaces::id_map(linux.and_then(|l| l.gid_mappings().as_ref()), "gidMappings")?;
+    let mut uid_map =
+        namespaces::id_map(linux.and_then(|l| l.uid_mappings().as_ref()), "uidMappings")?;
+    let mut gid_map =
+        namespaces::id_map(linux.and_then(|l| l.gid_mappings().as_ref()), "gidMappings")?;
+    for (map, field) in [(&mut uid_map, "uidMappings"), (&mut gid_map, "gidMappings")] {
+        // As runc, which does not look at them either.
+        if !has(NamespaceKind::User) && !map.is_empty() {
+            warnings.push(format!(
+                "linux.{field}: there is no user namespace in linux.namespaces; ignored"
+            ));
+            map.clear();
+        }
+    }
     let around = Around {
         bundle: &bundle.directory,
         read,
@@ -95,6 +108,7 @@ pub fn translate(
     };
     let (mounts, volumes) =
         mounts(spec.mounts().as_deref().unwrap_or_default(), &around, &mut warnings)?;
+    let delegated = delegated(&own.plan, &mounts);
     let annotations = spec.annotations().iter().flatten();
     let annotations = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
     let about = About { id, bundle: &bundle.directory, annotations: &annotations };
@@ -122,6 +136,7 @@ pub fn translate(
         cgroup: Some(CgroupPlan {
             settings: settings.unwrap_or_default(),
             device_filter: Vec::new(),
+            delegated,
         }),
         devices: nodes,
         masked_paths: paths("maskedPaths", linux.and_then(|l| l.masked_paths().as_ref()))?,
@@ -142,6 +157,20 @@ pub fn translate(
         device_rules,
         warnings,
     })
+}
+
+/// Whether the container's user owns its control group: in a control group namespace of its own, where the container can
+/// write to it (OCI runtime-spec, config-linux#cgroup-ownership; as runc sees it).
+fn delegated(namespaces: &[Namespace], mounts: &[Mount]) -> bool {
+    let own = |namespace: &Namespace| {
+        namespace.kind() == NamespaceKind::Cgroup && namespace.join.is_empty()
+    };
+    let writable = |mount: &Mount| {
+        mount.source == b"cgroup"
+            && clean(&mount.destination) == b"/sys/fs/cgroup"
+            && mount.flags & libc::MS_RDONLY == 0
+    };
+    namespaces.iter().any(own) && mounts.iter().any(writable)
 }
 
 fn refuse_what_cannot_be(

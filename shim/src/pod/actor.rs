@@ -22,6 +22,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::dials::{self, Dials};
 use super::error::{Cause, PodError};
 use super::link::Link;
 use super::monitor::{Monitor, Said};
@@ -86,6 +87,7 @@ struct Process {
 struct Pending {
     reply: Reply<response::Body>,
     stage: Option<PodStage>,
+    tokens: Vec<StreamToken>,
 }
 
 /// See the module.
@@ -102,7 +104,7 @@ pub(super) struct Actor {
     ready: bool,
     failure: Option<PodError>,
     ready_waiters: Vec<Reply<Vec<Bdf>>>,
-    expected: HashMap<StreamToken, oneshot::Sender<UnixStream>>,
+    dials: Dials,
     pending: HashMap<u64, Pending>,
     next_request: u64,
     /// What the monitor was asked; it answers in turn.
@@ -122,7 +124,9 @@ impl Actor {
     ) -> std::io::Result<Self> {
         let (handshakes, incoming) = vsock::Handshakes::new(spec.timeouts.token);
         let hello_deadline = Instant::now() + spec.timeouts.hello;
+        let dials = Dials::new(spec.timeouts.token);
         Ok(Self {
+            dials,
             monitor,
             spec,
             timeline,
@@ -136,7 +140,6 @@ impl Actor {
             ready: false,
             failure: None,
             ready_waiters: Vec::new(),
-            expected: HashMap::new(),
             pending: HashMap::new(),
             next_request: 1,
             asked: VecDeque::new(),
@@ -164,6 +167,7 @@ impl Actor {
     async fn turn(&mut self) -> bool {
         let alive = self.failure.is_none();
         let waiting = alive && !self.ready;
+        let due = self.dials.next();
         tokio::select! {
             command = self.commands.recv() => match command {
                 None | Some(Command::Stop) => return false,
@@ -187,6 +191,9 @@ impl Actor {
             },
             () = sleep_until(self.hello_deadline), if waiting => {
                 self.fail(Cause::NoHello(self.spec.timeouts.hello.as_secs())).await;
+            }
+            () = sleep_until(due.unwrap_or(self.hello_deadline)), if due.is_some() => {
+                self.dials.give_up();
             }
         }
         true
@@ -212,7 +219,7 @@ impl Actor {
                 self.ready_waiters.push(reply);
                 self.tell_ready();
             }
-            (Command::Expect { token, stream }, None) => drop(self.expected.insert(token, stream)),
+            (Command::Expect { token, stream }, None) => self.dials.expect(token, stream),
             (Command::Request { body, reply }, None) => self.request(body, reply).await,
         }
     }
@@ -244,7 +251,7 @@ impl Actor {
         self.next_request += 1;
         // Whoever has given up waits no more.
         self.pending.retain(|_, pending| !pending.reply.is_closed());
-        self.pending.insert(id, Pending { reply, stage });
+        self.pending.insert(id, Pending { reply, stage, tokens: dials::tokens(&body) });
         self.send(host_frame::Body::Request(Request { id, body: Some(body) })).await;
     }
 
@@ -327,10 +334,11 @@ impl Actor {
                 self.link = Some(Link::new(stream));
             }
             Incoming::Control(_) => {}
-            Incoming::Stream(token, stream) => match self.expected.remove(&token) {
-                Some(receiver) => drop(receiver.send(stream)),
-                None => tracing::debug!("the guest named an unknown stream"),
-            },
+            Incoming::Stream(token, stream) => {
+                if !self.dials.came(token, stream) {
+                    tracing::debug!("the guest named an unknown stream");
+                }
+            }
         }
     }
 
@@ -376,6 +384,9 @@ impl Actor {
         let (Some(pending), Some(body)) = (self.pending.remove(&response.id), response.body) else {
             return;
         };
+        if matches!(body, response::Body::Created(_)) {
+            self.dials.made(pending.tokens);
+        }
         if let Some(stage) = pending.stage.filter(|_| !matches!(body, response::Body::Error(_))) {
             self.timeline.reach(stage);
         }
@@ -427,7 +438,7 @@ impl Actor {
         self.failure = Some(failure.clone());
         self.monitor.stop();
         self.link = None;
-        self.expected.clear();
+        self.dials.clear();
         for waiter in self.ready_waiters.drain(..) {
             let _ = waiter.send(Err(failure.clone()));
         }

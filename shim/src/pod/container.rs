@@ -76,7 +76,19 @@ impl Pod {
     /// # Errors
     /// As [`Pod::create`].
     pub async fn start(&self, container: &str) -> Result<(), PodError> {
-        let start = request::Start { container: container.into() };
+        self.start_with(container, Vec::new()).await
+    }
+
+    /// The same; first, `files` that were brought along get another content.
+    ///
+    /// # Errors
+    /// As [`Pod::create`].
+    pub async fn start_with(
+        &self,
+        container: &str,
+        files: Vec<request::FileContent>,
+    ) -> Result<(), PodError> {
+        let start = request::Start { container: container.into(), files };
         self.done(request::Body::Start(start), "start").await
     }
 

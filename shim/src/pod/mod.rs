@@ -10,6 +10,7 @@
 mod actor;
 mod cgroup;
 mod container;
+mod dials;
 mod error;
 mod link;
 mod machine;

@@ -288,11 +288,12 @@ fn wrong_tokens_and_ports_are_closed_and_the_right_one_still_works() {
         closed(guest.dial_stream(stdout ^ 1));
         closed(guest.dial(4711));
         closed(guest.dial(protocol::CONTROL_PORT));
-        // Says nothing: closed after the time-out.
-        closed(guest.dial(protocol::STDIO_PORT));
+        let silent = guest.dial(protocol::STDIO_PORT);
         guest.connections.send_bytes(b"no descriptor", &[]).unwrap();
         guest.dial_stream(stdout).write_all(b"right").unwrap();
         closed(guest.dial_stream(stdout));
+        // Says nothing: closed after the time-out.
+        closed(silent);
         agent.ended(0, 0);
         guest.end();
     };
@@ -304,6 +305,57 @@ fn wrong_tokens_and_ports_are_closed_and_the_right_one_still_works() {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         assert_eq!(text, "right");
+        pod.wait("c", "").await.unwrap()
+    };
+    assert_eq!(with(guest, host).0.shell_code(), 0);
+}
+
+#[test]
+fn silent_connections_do_not_keep_a_stream_from_coming() {
+    let guest = |guest: Guest| {
+        guest.boot();
+        let mut agent = guest.agent();
+        let stdout = agent.created().process.unwrap().stdio.unwrap().stdout.unwrap();
+        let mut silent: Vec<_> = (0..100).map(|_| guest.dial(protocol::STDIO_PORT)).collect();
+        guest.dial_stream(stdout).write_all(b"right").unwrap();
+        // The first ones gave way.
+        assert_eq!(silent[0].read(&mut [0]).unwrap_or(0), 0);
+        agent.ended(0, 0);
+        guest.end();
+    };
+    let host = async |pod: &Pod| {
+        pod.ready().await.unwrap();
+        let expected = pod.create(container()).await.unwrap();
+        let mut stream = expected.stdout.unwrap().await.unwrap().into_std().unwrap();
+        stream.set_nonblocking(false).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "right");
+    };
+    with(guest, host);
+}
+
+#[test]
+fn a_stream_that_does_not_come_is_given_up() {
+    let guest = |guest: Guest| {
+        guest.boot();
+        let mut agent = guest.agent();
+        let stdio = agent.created().process.unwrap().stdio.unwrap();
+        let stdin = guest.dial_stream(stdio.stdin.unwrap());
+        // The time-out is over; the token is worth nothing any more.
+        std::thread::sleep(std::time::Duration::from_millis(400));
+        let mut late = guest.dial_stream(stdio.stdout.unwrap());
+        assert_eq!(late.read(&mut [0]).unwrap_or(0), 0);
+        agent.ended(0, 0);
+        drop(stdin);
+        guest.end();
+    };
+    let host = async |pod: &Pod| {
+        pod.ready().await.unwrap();
+        let expected = pod.create(container()).await.unwrap();
+        assert!(expected.stdin.unwrap().await.is_ok());
+        assert!(expected.stdout.unwrap().await.is_err());
+        assert!(expected.stderr.unwrap().await.is_err());
         pod.wait("c", "").await.unwrap()
     };
     assert_eq!(with(guest, host).0.shell_code(), 0);

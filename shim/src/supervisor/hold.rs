@@ -29,7 +29,7 @@ const KILLED_WITHIN: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_secs(10);
 
 /// The same after the end of an exec'd process, whose output others in the container may hold on to.
-const QUIET_EXEC: Duration = Duration::from_secs(2);
+const QUIET_EXEC: Duration = Duration::from_secs(4);
 
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -143,12 +143,11 @@ async fn end(
 /// Waits until the output is written, or nothing comes any more for as long as `quiet`. As long as it is not taken, it
 /// is waited for.
 async fn drained(streams: &mut tokio::task::JoinHandle<std::io::Result<Streams>>, quiet: Duration) {
-    let connected = match tokio::time::timeout(quiet, streams).await {
+    let mut connected = match tokio::time::timeout(QUIET, streams).await {
         Ok(Ok(Ok(connected))) => connected,
         Ok(Ok(Err(error))) => return tracing::debug!(%error, "standard streams"),
         _ => return,
     };
-    let mut connected = connected;
     let (mut moved, mut since) = (connected.moved(), Instant::now());
     while tokio::time::timeout(LOOK, connected.drained()).await.is_err() {
         let now = connected.moved();

@@ -7,7 +7,9 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use cofferdam_agent_protocol::{CgroupSetting, ContainerPlan, Described, Description, ProcessPlan};
+use cofferdam_agent_protocol::{
+    CgroupSetting, ContainerPlan, Described, Description, ProcessPlan, request,
+};
 use cofferdam_vmm_api::{Bdf, Channel, Message};
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -102,7 +104,11 @@ pub(super) async fn serve(shared: Rc<Shared>, socket: Socket) {
 }
 
 impl Client {
-    async fn answer(&mut self, body: ToSupervisor, fds: Vec<OwnedFd>) -> Result<Answer, Failure> {
+    async fn answer(
+        &mut self,
+        body: ToSupervisor,
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<Answer, Failure> {
         let pod = &self.shared.pod;
         match body {
             ToSupervisor::Attach { writable } => return self.attach(&writable, fds).await,
@@ -115,7 +121,9 @@ impl Client {
             ToSupervisor::Leave => self.created = None,
             ToSupervisor::Exec { of, cgroup } => self.exec(of, &cgroup, fds).await?,
             ToSupervisor::Start(container) => {
-                pod.start(&container).await?;
+                let changed = fds.pop().map(unpack::<request::Start>).transpose();
+                let changed = changed.map_err(Failure::other)?.unwrap_or_default();
+                pod.start_with(&container, changed.files).await?;
                 self.shared.note(&container, Status::Running);
             }
             ToSupervisor::Signal { of, signal, all } => {

@@ -180,6 +180,10 @@ fn create_container(runtime: &Runtime) -> Result<()> {
         script,
         |_| json!({ "createContainer": [shell("echo 43210 > /proc/sys/kernel/msgmax")] }),
     )?;
+    // A program of the image runs when they are read-only already.
+    let mut config = bundle.config()?;
+    config["linux"]["readonlyPaths"] = json!([]);
+    bundle.write(&config)?;
     runtime
         .call(&["run", "--bundle", &bundle.path(), &runtime.id()])?
         .exits(0)?
