@@ -93,6 +93,7 @@ fn what_the_guest_has_takes_the_place_of_the_hosts() {
     let cgroup = Some(cofferdam_agent_protocol::CgroupPlan {
         settings: settings.to_vec(),
         device_filter: Vec::new(),
+        delegated: false,
     });
     let mut container = ContainerPlan { devices, cgroup, ..ContainerPlan::default() };
     let disks = [Substitute { host: (7, 1), guest: (254, 32) }];

@@ -206,6 +206,11 @@ fn what_cannot_be_done_is_refused_by_field() {
         ("/linux/namespaces", "uts namespace", json!([{"type": "pid"}])),
         ("/linux/sysctl", "kernel.panic", json!({"kernel.panic": "1"})),
         ("/linux/sysctl", "what the field hostname sets", json!({"kernel.hostname": "x"})),
+        (
+            "/process/scheduler",
+            "process scheduler can't be used together with AllowedCPUs",
+            json!({"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3}),
+        ),
         ("/linux/rootfsPropagation", "linux.rootfsPropagation", json!("sideways")),
         ("/linux/timeOffsets", "linux.timeOffsets", json!({"boottime": {"secs": 1}})),
     ];

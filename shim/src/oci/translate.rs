@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use cofferdam_agent_protocol::{
-    CgroupPlan, ContainerPlan, Mount, Namespace, NamespaceKind, RootfsPlan,
+    CgroupPlan, ContainerPlan, IdMap, Mount, Namespace, NamespaceKind, RootfsPlan,
 };
 use oci_spec::runtime::{Linux, LinuxResources, LinuxSchedulerPolicy, Process};
 
@@ -88,19 +88,7 @@ pub fn translate(
     }
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let settings = resources.map(|r| cgroup::settings(r, &mut warnings)).transpose()?;
-    let mut uid_map =
-        namespaces::id_map(linux.and_then(|l| l.uid_mappings().as_ref()), "uidMappings")?;
-    let mut gid_map =
-        namespaces::id_map(linux.and_then(|l| l.gid_mappings().as_ref()), "gidMappings")?;
-    for (map, field) in [(&mut uid_map, "uidMappings"), (&mut gid_map, "gidMappings")] {
-        // As runc, which does not look at them either.
-        if !has(NamespaceKind::User) && !map.is_empty() {
-            warnings.push(format!(
-                "linux.{field}: there is no user namespace in linux.namespaces; ignored"
-            ));
-            map.clear();
-        }
-    }
+    let (uid_map, gid_map) = id_maps(linux, has(NamespaceKind::User), &mut warnings)?;
     let around = Around {
         bundle: &bundle.directory,
         read,
@@ -157,6 +145,25 @@ pub fn translate(
         device_rules,
         warnings,
     })
+}
+
+/// The maps of user and group ids. As with runc, which does not look at them then, there are none without a
+/// `user_namespace`.
+fn id_maps(
+    linux: Option<&Linux>,
+    user_namespace: bool,
+    warnings: &mut Vec<String>,
+) -> Result<(Vec<IdMap>, Vec<IdMap>), OciError> {
+    let mut uid = namespaces::id_map(linux.and_then(|l| l.uid_mappings().as_ref()), "uidMappings")?;
+    let mut gid = namespaces::id_map(linux.and_then(|l| l.gid_mappings().as_ref()), "gidMappings")?;
+    for (map, field) in [(&mut uid, "uidMappings"), (&mut gid, "gidMappings")] {
+        if !user_namespace && !map.is_empty() {
+            let cause = "there is no user namespace in linux.namespaces; ignored";
+            warnings.push(format!("linux.{field}: {cause}"));
+            map.clear();
+        }
+    }
+    Ok((uid, gid))
 }
 
 /// Whether the container's user owns its control group: in a control group namespace of its own, where the container can
