@@ -148,7 +148,8 @@ fn another_protocol_version_is_refused() {
     let mut host = Host::silent();
     host.welcome(PROTOCOL_VERSION + 1);
     let Some(agent_frame::Body::Refusal(refusal)) = host.receive() else { panic!("no refusal") };
-    assert_eq!(refusal.reason, "the host speaks version 2, the agent 1");
+    let (theirs, ours) = (PROTOCOL_VERSION + 1, PROTOCOL_VERSION);
+    assert_eq!(refusal.reason, format!("the host speaks version {theirs}, the agent {ours}"));
     assert!(host.receive().is_none());
     assert!(!host.status().success());
 }

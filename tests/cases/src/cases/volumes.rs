@@ -144,7 +144,7 @@ fn a_read_only_volume_refuses_writes() -> Result<()> {
 fn what_is_written_arrives_whole() -> Result<()> {
     let volume = directory()?;
     let bytes: Vec<u8> =
-        (0..6_000_000u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        (0..1_500_000u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     fs::write(volume.path().join("in"), &bytes)?;
     // Requests of all sizes, and ends in the middle of a page.
     let script = "cp /data/in /data/a && dd if=/data/in of=/data/b bs=1M 2> /dev/null && \
