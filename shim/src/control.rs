@@ -46,6 +46,10 @@ pub(crate) enum ToSupervisor {
         /// Of each, whether the guest may write.
         writable: Vec<bool>,
     },
+    /// Mount volumes; they go with the container that is created next on this connection, or with the connection. The
+    /// file server is started if it is not there. Descriptors: a mount for each, attached nowhere. Answer:
+    /// [`Answer::Volumes`].
+    Volumes(NewVolumes),
     /// Create a container. Descriptors: the plan, the socket of its proxy, its standard streams. It goes with the
     /// connection, until that is left.
     Create(Create),
@@ -133,6 +137,15 @@ pub(crate) struct Launch {
     pub(crate) oom_score_adj: Option<i32>,
 }
 
+/// See [`ToSupervisor::Volumes`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NewVolumes {
+    /// The file server's program.
+    pub(crate) server: PathBuf,
+    /// Of each, whether the guest maps its ids.
+    pub(crate) mapped: Vec<bool>,
+}
+
 /// See [`ToSupervisor::Create`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Create {
@@ -153,6 +166,8 @@ pub(crate) enum Answer {
     Failed(Failure),
     /// The addresses of disks.
     Disks(Vec<Bdf>),
+    /// What the guest finds volumes by.
+    Volumes(Vec<String>),
     /// Disks that were attached.
     Attached(Vec<AttachedDisk>),
     /// Processes, in the guest.

@@ -43,6 +43,7 @@ pub(crate) fn run(config: &Path, root: &Path) -> u8 {
         artefact("guest image", &settings.image, "cargo xtask image"),
         tool("mkfs.erofs", "erofs-utils"),
         tool("mke2fs", "e2fsprogs"),
+        file_server(),
         space(&settings.data),
         state(root),
     ];
@@ -166,6 +167,16 @@ fn tool(program: &str, package: &str) -> Finding {
     match find(Path::new(program)) {
         Some(path) => Finding::Good(format!("{program}: {}", path.display())),
         None => bad(format!("{program} is not installed"), format!("apt-get install {package}")),
+    }
+}
+
+fn file_server() -> Finding {
+    match crate::volumes::program() {
+        Some(path) => Finding::Good(format!("virtiofsd: {}", path.display())),
+        None => Finding::Warning {
+            problem: "virtiofsd is not installed: no directory of the host can be a volume".into(),
+            remedy: crate::volumes::REMEDY.into(),
+        },
     }
 }
 

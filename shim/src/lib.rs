@@ -33,3 +33,4 @@ pub mod timeline;
 pub mod uids;
 pub mod units;
 mod user;
+pub mod volumes;

@@ -17,6 +17,7 @@ mod answer;
 mod cgroup;
 mod framing;
 mod hook;
+mod id_map;
 mod limit;
 mod message;
 mod plan;
@@ -27,19 +28,20 @@ pub use framing::{
     Frame, FrameError, HEADER, MAX_AGENT_FRAME, MAX_HOST_FRAME, decode, encode, frame_length,
 };
 pub use hook::{GuestHook, GuestHooks};
+pub use id_map::IdMap;
 pub use limit::{ANSWERED_WITHIN, EXECUTED_WITHIN, JOINED_WITHIN, READY_WITHIN, STARTED_WITHIN};
 pub use message::{
     AgentError, AgentFrame, Ended, ErrorKind, Event, Hello, HostFrame, PodPlan, Refusal, Request,
     Response, Welcome, agent_frame, event, host_frame, request, response,
 };
 pub use plan::{
-    Capabilities, ContainerPlan, CpuAffinity, DeviceNode, DeviceType, IdMap, IoPriority, Mount,
-    MountKind, Namespace, NamespaceKind, ProcessPlan, Rlimit, RootfsPlan, Scheduler, SeccompFilter,
-    Stdio, Sysctl, Terminal, TimeOffset, Upper, upper,
+    Capabilities, ContainerPlan, CpuAffinity, DeviceNode, DeviceType, IoPriority, Mount, MountKind,
+    Namespace, NamespaceKind, ProcessPlan, Rlimit, RootfsPlan, Scheduler, SeccompFilter, Stdio,
+    Sysctl, Terminal, TimeOffset, Upper, upper,
 };
 
 /// Version of this protocol. Both sides refuse any other.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The vsock port on the host (CID 2) that the agent's control connection goes to.
 pub const CONTROL_PORT: u32 = 1024;

@@ -304,12 +304,15 @@ pub mod request {
     /// See [`Body::Expect`].
     #[derive(Clone, PartialEq, Message)]
     pub struct Expect {
-        /// The disks; with the cards at most 256.
+        /// The disks; all together at most 256.
         #[prost(message, repeated, tag = "1")]
         pub disks: Vec<Disk>,
         /// The network cards.
         #[prost(message, repeated, tag = "2")]
         pub nets: Vec<Net>,
+        /// The file systems.
+        #[prost(message, repeated, tag = "3")]
+        pub filesystems: Vec<Fs>,
     }
 
     /// A disk that was plugged in.
@@ -332,6 +335,17 @@ pub mod request {
         /// The card's address that the host chose, as `02:00:00:00:00:01`: a card with another one is refused.
         #[prost(string, tag = "2")]
         pub mac: String,
+    }
+
+    /// A file system that was plugged in.
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Fs {
+        /// Its PCI address, as that of a disk.
+        #[prost(uint32, tag = "1")]
+        pub address: u32,
+        /// The tag that the host chose: a file system with another one is refused.
+        #[prost(string, tag = "2")]
+        pub tag: String,
     }
 
     /// See [`Body::Release`].

@@ -5,7 +5,7 @@
 
 use prost::{Enumeration, Message, Oneof};
 
-use crate::{CgroupPlan, GuestHooks, StreamToken};
+use crate::{CgroupPlan, GuestHooks, IdMap, StreamToken};
 
 /// One container.
 #[derive(Clone, PartialEq, Message)]
@@ -139,7 +139,7 @@ pub struct Mount {
     #[prost(enumeration = "MountKind", tag = "1")]
     pub kind: i32,
     /// Source, as `mount(2)` takes it. A path in the guest for [`MountKind::Bind`], text for
-    /// [`MountKind::Filesystem`], a name for [`MountKind::Shared`], empty for [`MountKind::File`].
+    /// [`MountKind::Filesystem`], a name for [`MountKind::Shared`] and [`MountKind::Volume`], empty for [`MountKind::File`].
     #[prost(bytes = "vec", tag = "2")]
     pub source: Vec<u8>,
     /// Mount point in the container; made if it does not exist.
@@ -196,6 +196,8 @@ pub enum MountKind {
     File = 2,
     /// A tmpfs of the pod: all containers that name the same source share it. It is made for the first, with its data.
     Shared = 3,
+    /// A directory or file of the host, of the pod's file system of volumes; the source is its name there.
+    Volume = 4,
 }
 
 /// A namespace the container does not share with the agent.
@@ -229,20 +231,6 @@ pub enum NamespaceKind {
     Cgroup = 6,
     /// Boot and monotonic clocks.
     Time = 7,
-}
-
-/// A line of `/proc/PID/uid_map` (`user_namespaces(7)`).
-#[derive(Clone, PartialEq, Message)]
-pub struct IdMap {
-    /// First id inside.
-    #[prost(uint32, tag = "1")]
-    pub container: u32,
-    /// First id outside.
-    #[prost(uint32, tag = "2")]
-    pub host: u32,
-    /// How many.
-    #[prost(uint32, tag = "3")]
-    pub size: u32,
 }
 
 /// A kernel parameter.

@@ -34,7 +34,7 @@ pub(super) fn mount(plan: &Mount, path: &Path) -> Result<()> {
             }
             source
         }
-        MountKind::Filesystem => {
+        MountKind::Filesystem | MountKind::Volume => {
             return Err(Failure::unsupported("only bind mounts can be id-mapped"));
         }
     };

@@ -13,6 +13,7 @@ mod processes;
 mod rootfs;
 mod shared;
 mod uevent;
+mod volumes;
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub(crate) use plug::{expect, release};
 pub(crate) use processes::describe;
 pub(crate) use rootfs::Rootfs;
 pub(crate) use shared::{Names, Shared};
+pub(crate) use volumes::Volumes;
 
 use crate::error::{Context, Failure, Result};
 

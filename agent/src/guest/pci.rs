@@ -18,6 +18,9 @@ use crate::error::{Context, Failure, Result};
 /// The bus as the kernel shows it.
 pub(super) const BUS: &str = "/sys/bus/pci";
 
+/// The file systems of all virtio devices, from [`BUS`] on.
+const FILE_SYSTEMS: &str = "../../fs/virtiofs";
+
 /// How long a device may take to appear. The agent serves one request at a time: meanwhile it hears nothing else, and
 /// the host waits 10 s for a signal to be passed on. Half of that leaves a signal its time after the wait.
 pub(super) const APPEARS_WITHIN: Duration = Duration::from_secs(5);
@@ -29,6 +32,8 @@ pub(super) enum Class {
     Block,
     /// A network interface.
     Net,
+    /// A file system of the host's.
+    Fs,
 }
 
 impl Class {
@@ -37,6 +42,7 @@ impl Class {
         match self {
             Self::Block => "block",
             Self::Net => "net",
+            Self::Fs => "fs",
         }
     }
 
@@ -45,6 +51,7 @@ impl Class {
         match self {
             Self::Block => "disk",
             Self::Net => "network interface",
+            Self::Fs => "file system",
         }
     }
 }
@@ -102,8 +109,23 @@ fn made(device: &Path, class: Class) -> Option<PathBuf> {
             path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(prefix))
         })
     };
-    let shown = child(&child(device, "virtio")?.join(class.directory()), "")?;
+    let function = child(device, "virtio")?;
+    if class == Class::Fs {
+        return file_system(device, &function);
+    }
+    let shown = child(&function.join(class.directory()), "")?;
     (class != Class::Block || node(&shown).exists()).then_some(shown)
+}
+
+/// Where the kernel shows the file system of the virtio device `function` of `device`: not below it, but by a link from
+/// where all of them are.
+fn file_system(device: &Path, function: &Path) -> Option<PathBuf> {
+    let all = device.parent()?.parent()?.join(FILE_SYSTEMS);
+    let of_it = |shown: &PathBuf| {
+        let link = fs::canonicalize(shown.join("device")).ok();
+        link.is_some_and(|link| link.file_name() == function.file_name())
+    };
+    fs::read_dir(all).ok()?.flatten().map(|entry| entry.path()).find(of_it)
 }
 
 /// The node in /dev of the block device that is shown there.

@@ -1,7 +1,7 @@
-//! The coming and going of disks and network cards, as the host tells of it.
+//! The coming and going of disks, network cards and file systems, as the host tells of it.
 //!
 //! Invariant: what was expected is at the address that the host said and bears the mark that the host chose for it: a
-//! disk its serial number, a card its address.
+//! disk its serial number, a card its address, a file system its tag.
 
 use std::fs;
 use std::path::Path;
@@ -25,21 +25,25 @@ pub(crate) async fn expect(expected: &request::Expect) -> Result<Found> {
 }
 
 async fn expect_on(bus: &Path, expected: &request::Expect, within: Duration) -> Result<Found> {
-    let request::Expect { disks, nets } = expected;
-    let count = disks.len() + nets.len();
+    let request::Expect { disks, nets, filesystems } = expected;
+    let count = disks.len() + nets.len() + filesystems.len();
     if count > MAX_DEVICES {
         return Err(Failure::unsupported(format!("{count} devices at once")));
     }
     let disk = |disk: &request::Disk| Ok((pci::name(disk.address)?, Class::Block));
     let net = |net: &request::Net| Ok((pci::name(net.address)?, Class::Net));
+    let fs = |fs: &request::Fs| Ok((pci::name(fs.address)?, Class::Fs));
     let wanted = disks.iter().map(disk).chain(nets.iter().map(net));
+    let wanted = wanted.chain(filesystems.iter().map(fs));
     let wanted = wanted.collect::<Result<Vec<_>>>()?;
     let shown = pci::appear(bus, &wanted, within).await?;
     let marks = disks.iter().map(|disk| &disk.serial).chain(nets.iter().map(|net| &net.mac));
+    let marks = marks.chain(filesystems.iter().map(|fs| &fs.tag));
     for ((shown, (name, class)), mark) in shown.iter().zip(&wanted).zip(marks) {
         check(shown, name, *class, mark)?;
     }
-    let interfaces = shown.iter().skip(disks.len()).filter_map(|shown| shown.file_name());
+    let interfaces =
+        shown.iter().skip(disks.len()).take(nets.len()).filter_map(|shown| shown.file_name());
     let interfaces = interfaces.map(|name| name.to_string_lossy().into_owned()).collect();
     let disks = shown.iter().take(disks.len()).map(|shown| number(shown));
     Ok(Found { interfaces, disks: disks.collect::<Result<_>>()? })
@@ -60,6 +64,7 @@ fn check(shown: &Path, name: &str, class: Class, mark: &str) -> Result<()> {
     let (file, device, called) = match class {
         Class::Block => ("serial", "disk", "serial number"),
         Class::Net => ("address", "network card", "address"),
+        Class::Fs => ("tag", "file system", "tag"),
     };
     let attempted = || format!("reading the {called} of the {device} {name}");
     let found = fs::read_to_string(shown.join(file)).context(attempted)?;

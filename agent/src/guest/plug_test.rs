@@ -34,6 +34,7 @@ fn expected(disks: &[(u32, &str)], nets: &[(u32, &str)]) -> request::Expect {
     request::Expect {
         disks: disks.iter().map(disk).collect(),
         nets: nets.iter().map(net).collect(),
+        filesystems: Vec::new(),
     }
 }
 
@@ -107,4 +108,29 @@ fn devices_are_let_go_of_all_or_none() {
     // What is not there has gone by itself.
     release_on(bus.path(), &[0x19, 0x20], |_| false).unwrap();
     assert!(!removed(&first) && removed(&second));
+}
+
+#[test]
+fn a_file_system_is_known_by_its_tag_and_found_by_a_link() {
+    let sys = tempfile::tempdir().unwrap();
+    let bus = sys.path().join("bus/pci");
+    device(&bus, 0x48, ("nothing", "x", ""));
+    let other = sys.path().join("bus/pci/devices/other/virtio4");
+    fs::create_dir_all(&other).unwrap();
+    let function = bus.join("devices").join(pci::name(0x48).unwrap()).join("virtio3");
+    let show = |name: &str, tag: &str, device: &Path| {
+        let shown = sys.path().join("fs/virtiofs").join(name);
+        fs::create_dir_all(&shown).unwrap();
+        fs::write(shown.join("tag"), format!("{tag}\n")).unwrap();
+        std::os::unix::fs::symlink(device, shown.join("device")).unwrap();
+    };
+    let expected = |tag: &str| request::Expect {
+        filesystems: vec![request::Fs { address: 0x48, tag: tag.to_owned() }],
+        ..request::Expect::default()
+    };
+    show("0", "another", &other);
+    assert!(run(&bus, &expected("volumes")).unwrap_err().message.contains("no file system"));
+    show("1", "volumes", &function);
+    assert_eq!(run(&bus, &expected("volumes")).unwrap().interfaces, Vec::<String>::new());
+    assert!(run(&bus, &expected("other")).unwrap_err().message.contains("the tag \"volumes\""));
 }

@@ -19,7 +19,7 @@ use nix::mount::{MsFlags, mount};
 
 use super::Place;
 use super::disks::{Disks, Role, detach, make_dir};
-use super::id_map;
+use super::{id_map, volumes};
 use crate::error::{Context, Failure, Result};
 
 /// Largest content of a file mount.
@@ -39,20 +39,23 @@ pub(crate) struct Rootfs {
     scratch: Option<(u32, PathBuf)>,
     /// Id-mapped mounts.
     mapped: Vec<PathBuf>,
+    /// Volumes that are bound into it.
+    volumes: Vec<PathBuf>,
 }
 
 impl Rootfs {
-    /// Mounts the root file system of `container`.
+    /// Mounts the root file system of `container`, which has `volumes`.
     ///
     /// # Errors
     /// What failed; nothing is left behind then.
     pub(crate) async fn mount(
         place: &Place,
         disks: &mut Disks,
-        container: &ContainerPlan,
+        (container, volumes): (&ContainerPlan, Vec<PathBuf>),
     ) -> Result<Self> {
         let directory = place.run.join("containers").join(&container.id);
-        let mut rootfs = Self { directory, layers: Vec::new(), scratch: None, mapped: Vec::new() };
+        let (layers, mapped) = (Vec::new(), Vec::new());
+        let mut rootfs = Self { directory, layers, scratch: None, mapped, volumes };
         let plan = container.rootfs.as_ref();
         let plan = plan.ok_or_else(|| Failure::unsupported("a container without a rootfs"))?;
         let outcome = rootfs.build(place, disks, plan, &container.id).await;
@@ -227,6 +230,7 @@ impl Rootfs {
     /// Takes everything away. What cannot be is logged: the guest ends with its pod.
     pub(crate) fn remove(&mut self, place: &Place, disks: &mut Disks) {
         let detached = self.unmount();
+        volumes::release(&std::mem::take(&mut self.volumes));
         for address in self.layers.drain(..) {
             disks.release(place, Role::Layer, address);
         }

@@ -39,7 +39,7 @@ fn attempted(mount: &Mount) -> String {
     let destination = show(&mount.destination);
     match mount.kind() {
         MountKind::Filesystem => format!("mounting {} at {destination}", mount.fstype),
-        MountKind::Bind | MountKind::Shared => {
+        MountKind::Bind | MountKind::Shared | MountKind::Volume => {
             format!("binding {} to {destination}", show(&mount.source))
         }
         MountKind::File => format!("mounting a file at {destination}"),

@@ -52,10 +52,11 @@ impl Pod {
     /// Makes the container of `plan`, but for what it shares.
     async fn make(
         &mut self,
-        plan: ContainerPlan,
+        mut plan: ContainerPlan,
         namespaces: Namespaces,
         joins: &[Join],
     ) -> Result<Container> {
+        let volumes = self.volumes.provide(&self.place, &mut plan.mounts)?;
         let limits = plan.cgroup.clone().unwrap_or_default();
         let uid_map = self.uid_map(&plan, &namespaces);
         let cgroup = Cgroup::create(&self.place, &plan.id, &limits)?;
@@ -67,7 +68,8 @@ impl Pod {
                 return Err(failure);
             }
         }
-        let mut rootfs = match Rootfs::mount(&self.place, &mut self.disks, &plan).await {
+        let mounted = Rootfs::mount(&self.place, &mut self.disks, (&plan, volumes));
+        let mut rootfs = match mounted.await {
             Ok(rootfs) => rootfs,
             Err(failure) => {
                 self.discard(&cgroup, None).await;

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Failure, Result};
-use crate::guest::{self, Disks, OomWatch, Place, Shared};
+use crate::guest::{self, Disks, OomWatch, Place, Shared, Volumes};
 use crate::stdio::Dialer;
 use crate::sys;
 use container::{Container, Process};
@@ -46,6 +46,7 @@ pub(crate) struct Pod {
     containers: BTreeMap<String, Container>,
     disks: Disks,
     shared: Shared,
+    volumes: Volumes,
     oom: Option<OomWatch>,
     events: Vec<Event>,
 }
@@ -60,8 +61,8 @@ impl Pod {
     pub(crate) fn new(place: Place, dialer: Dialer, own: Own) -> Self {
         let oom = OomWatch::new().map_err(|failure| crate::log!("{failure}")).ok();
         let (containers, disks) = (BTreeMap::new(), Disks::default());
-        let shared = Shared::default();
-        Self { place, dialer, own, containers, disks, shared, oom, events: Vec::new() }
+        let (shared, volumes, events) = (Shared::default(), Volumes::default(), Vec::new());
+        Self { place, dialer, own, containers, disks, shared, volumes, oom, events }
     }
 
     /// Does what `request` wants.

@@ -13,7 +13,8 @@ use oci_spec::runtime::{Mount, Spec};
 
 use crate::container::Saved;
 use crate::control;
-use crate::oci::{HostFile, MAX_FILES};
+use crate::oci::{HostFile, MAX_FILES, is_brought_along};
+use crate::volumes::server_program;
 
 /// How long a creation may take: what was written in this time before its end may have been read before that.
 const CREATION: Duration = Duration::from_secs(120);
@@ -46,13 +47,16 @@ fn changed(mounts: &[Mount], bundle: &Path, since: SystemTime) -> Vec<request::F
         mount.typ().as_deref() == Some("bind")
             || options.iter().any(|o| o == "bind" || o == "rbind")
     };
-    let bound = (0u32..).zip(mounts).filter(|(_, mount)| is_bound(mount));
+    let volumes = server_program().is_ok();
+    let brought = |mount: &Mount| is_bound(mount) && (!volumes || is_brought_along(mount));
+    let bound = (0u32..).zip(mounts).filter(|(_, mount)| brought(mount));
     let content = |(mount, bound): (u32, &Mount)| {
         let path = bundle.join(bound.source().as_ref()?);
         let found = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
         let written = found.modified().ok().filter(|written| *written >= since);
         // What cannot be brought along was not.
-        let file = written.and_then(|_| HostFile::read(&path).ok())?;
+        let no_volume = Err("it is no volume".to_owned());
+        let file = written.and_then(|_| HostFile::read(&path, &no_volume).ok())?;
         Some(request::FileContent { mount, content: file.content })
     };
     bound.filter_map(content).collect()

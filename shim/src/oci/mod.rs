@@ -34,8 +34,8 @@ pub use json::JsonError;
 pub(crate) use mount_options::MOUNT_OPTIONS;
 #[cfg(test)]
 pub(crate) use mount_options::takes_mount_option;
-pub use mounts::HostFile;
-pub(crate) use mounts::MAX_FILES;
+pub use mounts::{HostFile, Live};
+pub(crate) use mounts::{MAX_FILES, Volume, is_brought_along};
 pub use namespaces::HostNetwork;
 pub(crate) use namespaces::process_of;
 pub(crate) use process::CAPABILITIES;

@@ -1,9 +1,9 @@
 //! Mounts (OCI runtime-spec, config#mounts).
 //!
-//! There is no file server between host and guest. A bind mount of a regular file of moderate size, such as
-//! `/etc/resolv.conf` or an engine's init, is brought along in the plan; one of memory that an engine made for a pod's
-//! `/dev/shm` becomes memory of the guest; one of `/proc`, `/sys` or `/dev` at its own place is the guest's; any other bind
-//! mount is refused by name.
+//! A bind mount of a directory or a file is a volume, which a file server shows as it is. A small file that nobody can
+//! write to through it, or that engines make for each container, such as `/etc/resolv.conf`, is brought along in the
+//! plan instead; memory that an engine made for a pod's `/dev/shm` becomes memory of the guest; one of `/proc`, `/sys` or
+//! `/dev` at its own place is the guest's; sockets and device nodes are refused by name.
 //!
 //! Invariant: no path of the host is ever opened in the guest.
 
@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 
 use cofferdam_agent_protocol as protocol;
 use oci_spec::runtime::Mount;
+use rustix::fs::FileType;
 
 use super::mount_options::{IdMapped, MountOptions};
 use super::{OciError, invalid, namespaces, unsupported};
+use crate::volumes::{Place, Wish};
 
 /// Largest file that is brought along (see [`protocol::MountKind::File`]).
 const MAX_FILE: usize = 2 << 20;
@@ -46,38 +48,97 @@ pub struct HostFile {
     pub mode: u32,
     /// The size in bytes, if it is no file but an empty directory in memory (tmpfs).
     pub memory: Option<u64>,
+    /// As a volume.
+    pub live: Live,
+}
+
+/// Whether a container can see a file or directory of the host as it is, rather than a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Live {
+    /// It can.
+    Can(Place),
+    /// And it cannot be copied.
+    Must(Place),
+    /// It cannot, for this reason.
+    Cannot(String),
 }
 
 impl HostFile {
-    /// Reads a regular file of moderate size, or looks at an empty directory in memory.
+    /// Reads a regular file of moderate size, or looks at a directory or a larger file; `server` is the file server
+    /// for volumes, or why there can be none.
     ///
     /// # Errors
-    /// Anything else, a larger file included, is an error that says so.
-    pub fn read(path: &Path) -> io::Result<Self> {
+    /// Anything else is an error that says so.
+    pub fn read(path: &Path, server: &Result<PathBuf, String>) -> io::Result<Self> {
         use std::io::Read;
-        use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-        // Non-blocking: opening a fifo must not wait for its writer.
-        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-        let metadata = std::fs::metadata(path)?;
-        if let Some(memory) = metadata.is_dir().then(|| memory_at(path)).flatten() {
-            let mode = metadata.mode() & 0o7777;
-            return Ok(Self { content: Vec::new(), mode, memory: Some(memory) });
+        let place = Place::find(path)?;
+        let (kind, mode, size) = place.look()?;
+        let memory = if kind == FileType::Directory { memory_at(path) } else { None };
+        let none = |live| Self { content: Vec::new(), mode, memory, live };
+        if memory.is_some() {
+            return Ok(none(Live::Cannot("it is memory".to_owned())));
         }
-        if !metadata.is_file() {
-            let kind = if metadata.is_dir() { "a directory" } else { "not a regular file" };
-            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("it is {kind}")));
+        let unsupported = |text: String| io::Error::new(io::ErrorKind::Unsupported, text);
+        let called = match kind {
+            FileType::RegularFile if size <= MAX_FILE as u64 => {
+                let mut content = Vec::new();
+                place.open()?.take(MAX_FILE as u64 + 1).read_to_end(&mut content)?;
+                if content.len() <= MAX_FILE {
+                    let live = match server {
+                        Ok(_) => Live::Can(place),
+                        Err(reason) => Live::Cannot(reason.clone()),
+                    };
+                    return Ok(Self { content, mode, memory, live });
+                }
+                format!("a file of more than {} KiB", MAX_FILE >> 10)
+            }
+            FileType::RegularFile => format!("a file of more than {} KiB", MAX_FILE >> 10),
+            FileType::Directory => "a directory".to_owned(),
+            FileType::Socket => {
+                let text = "it is a socket: no process in the machine can talk to one on the host through it";
+                return Err(unsupported(text.to_owned()));
+            }
+            _ => {
+                let text = "it is neither a directory nor a regular file, and nothing in the machine would be behind it";
+                return Err(unsupported(text.to_owned()));
+            }
+        };
+        match server {
+            Ok(_) => Ok(none(Live::Must(place))),
+            Err(reason) => Err(unsupported(format!("it is {called}, and {reason}"))),
         }
-        let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        let mut content = Vec::new();
-        let limit = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
-        file.take(limit + 1).read_to_end(&mut content)?;
-        if content.len() > MAX_FILE {
-            let text = format!("it is larger than {} KiB", MAX_FILE >> 10);
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
-        }
-        Ok(Self { content, mode: metadata.mode() & 0o7777, memory: None })
     }
 }
+
+/// A mount of the host's that a container is to see as it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Volume {
+    /// Which of the container's mounts it is.
+    pub(crate) mount: usize,
+    /// What messages call it.
+    pub(crate) called: String,
+    /// What of the host.
+    pub(crate) place: Place,
+    /// How.
+    pub(crate) wish: Wish,
+    /// The guest maps its ids.
+    pub(crate) mapped: bool,
+}
+
+/// Files that engines make for each container, and write to only before it starts: they are copied, as they are for a
+/// file server to be needed by those that have volumes alone.
+const OF_ENGINES: [&[u8]; 10] = [
+    b"/etc/hosts",
+    b"/etc/hostname",
+    b"/etc/resolv.conf",
+    b"/etc/passwd",
+    b"/etc/group",
+    b"/run/.containerenv",
+    b"/.dockerenv",
+    b"/dev/init",
+    b"/sbin/docker-init",
+    b"/run/podman-init",
+];
 
 /// The size of the tmpfs whose root directory is at `path`, if it is one and empty.
 fn memory_at(path: &Path) -> Option<u64> {
@@ -107,8 +168,9 @@ pub(super) fn mounts(
     mounts: &[Mount],
     around: &Around<'_>,
     warnings: &mut Vec<String>,
-) -> Result<Vec<protocol::Mount>, OciError> {
+) -> Result<(Vec<protocol::Mount>, Vec<Volume>), OciError> {
     let mut plans = Vec::with_capacity(mounts.len());
+    let mut volumes = Vec::new();
     let mut total = 0;
     for (index, mount) in mounts.iter().enumerate() {
         let field = format!("mounts[{index}]");
@@ -116,8 +178,15 @@ pub(super) fn mounts(
             let shown = mount.destination().display();
             warnings.push(format!("{field}.destination: {shown} is not absolute; taken from /"));
         }
-        let plan = one(&field, mount, around)?;
+        let (plan, live) = one(&field, mount, around, warnings)?;
         total += plan.content.len();
+        if let Some((place, wish)) = live {
+            let mapped = !plan.uid_map.is_empty();
+            let source = mount.source().clone().unwrap_or_default();
+            let destination = mount.destination().display();
+            let called = format!("{field}: mount of {} on {destination}", source.display());
+            volumes.push(Volume { mount: index, called, place, wish, mapped });
+        }
         if total > MAX_FILES {
             let problem =
                 format!("the bound files are larger than {} KiB together", MAX_FILES >> 10);
@@ -125,10 +194,18 @@ pub(super) fn mounts(
         }
         plans.push(plan);
     }
-    Ok(plans)
+    Ok((plans, volumes))
 }
 
-fn one(field: &str, mount: &Mount, around: &Around<'_>) -> Result<protocol::Mount, OciError> {
+/// The plan of one mount, and what it shows if that is a volume.
+type Planned = (protocol::Mount, Option<(Place, Wish)>);
+
+fn one(
+    field: &str,
+    mount: &Mount,
+    around: &Around<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Planned, OciError> {
     let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
     let fstype = mount.typ().as_deref().unwrap_or_default();
     let bytes = mount.destination().as_os_str().as_bytes();
@@ -159,7 +236,7 @@ fn one(field: &str, mount: &Mount, around: &Around<'_>) -> Result<protocol::Moun
         plan.kind = protocol::MountKind::Bind.into();
         plan.source = b"/dev".to_vec();
         plan.flags |= options.flags & libc::MS_REC;
-        return Ok(plan);
+        return Ok((plan, None));
     }
     if bind {
         if !options.data.is_empty() {
@@ -169,19 +246,8 @@ fn one(field: &str, mount: &Mount, around: &Around<'_>) -> Result<protocol::Moun
             );
             return Err(invalid(format!("{field}.options"), problem));
         }
-        let source = around.bundle.join(mount.source().clone().unwrap_or_default());
-        let file =
-            (around.read)(&source).map_err(|error| refused(field, &source, mount, &error))?;
-        if let Some(bytes) = file.memory {
-            plan.kind = protocol::MountKind::Shared.into();
-            plan.source = source.as_os_str().as_bytes().to_vec();
-            plan.data = format!("mode={:o},size={bytes}", file.mode).into_bytes();
-            return Ok(plan);
-        }
-        plan.kind = protocol::MountKind::File.into();
-        plan.content = file.content;
-        plan.mode = file.mode;
-        return Ok(plan);
+        let live = bound(field, mount, around, (&options, &mut plan, warnings))?;
+        return Ok((plan, live));
     }
     if !plan.uid_map.is_empty() {
         return Err(invalid(field, "only a bind mount can be id-mapped"));
@@ -199,7 +265,66 @@ fn one(field: &str, mount: &Mount, around: &Around<'_>) -> Result<protocol::Moun
     if plan.source.contains(&0) {
         return Err(invalid(format!("{field}.source"), "a NUL byte"));
     }
-    Ok(plan)
+    Ok((plan, None))
+}
+
+/// Plans a bind mount; what it shows, if that is a volume.
+fn bound(
+    field: &str,
+    mount: &Mount,
+    around: &Around<'_>,
+    (options, plan, warnings): (&MountOptions, &mut protocol::Mount, &mut Vec<String>),
+) -> Result<Option<(Place, Wish)>, OciError> {
+    let source = around.bundle.join(mount.source().clone().unwrap_or_default());
+    let file = (around.read)(&source).map_err(|error| refused(field, &source, mount, &error))?;
+    if let Some(bytes) = file.memory {
+        plan.kind = protocol::MountKind::Shared.into();
+        plan.source = source.as_os_str().as_bytes().to_vec();
+        plan.data = format!("mode={:o},size={bytes}", file.mode).into_bytes();
+        return Ok(None);
+    }
+    let fixed = is_fixed(&plan.destination, options);
+    match file.live {
+        Live::Must(place) => return Ok(Some((place, volume(plan, options)))),
+        Live::Can(place) if !fixed => return Ok(Some((place, volume(plan, options)))),
+        Live::Cannot(reason) if !fixed => {
+            let shown = source.display();
+            warnings.push(format!(
+                "{field}: what the container writes to {shown} stays in it, because {reason}"
+            ));
+        }
+        Live::Can(_) | Live::Cannot(_) => {}
+    }
+    plan.kind = protocol::MountKind::File.into();
+    plan.content = file.content;
+    plan.mode = file.mode;
+    Ok(None)
+}
+
+/// Whether nobody writes to a file that is bound with `options` to `destination` while the container runs.
+fn is_fixed(destination: &[u8], options: &MountOptions) -> bool {
+    let all_readonly = options.recursive_set & libc::MOUNT_ATTR_RDONLY != 0;
+    let readonly = options.flags & libc::MS_RDONLY != 0 || all_readonly;
+    readonly || OF_ENGINES.contains(&clean(destination).as_slice())
+}
+
+/// Whether a small file that `mount` binds is brought along also where there are volumes.
+pub(crate) fn is_brought_along(mount: &Mount) -> bool {
+    let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
+    is_fixed(&absolute(mount.destination()), &options)
+}
+
+/// Has `plan` be that of a volume; how that is mounted on the host.
+fn volume(plan: &mut protocol::Mount, options: &MountOptions) -> Wish {
+    plan.kind = protocol::MountKind::Volume.into();
+    let follows = libc::MS_SLAVE | libc::MS_SHARED;
+    let all_readonly = options.recursive_set & libc::MOUNT_ATTR_RDONLY != 0;
+    Wish {
+        deep: options.flags & libc::MS_REC != 0,
+        readonly: all_readonly || options.flags & libc::MS_RDONLY != 0,
+        all_readonly,
+        follow: options.propagation & follows != 0,
+    }
 }
 
 /// The type of a file system that host and machine have each for themselves, if `mount` binds the host's where it belongs:
@@ -301,15 +426,7 @@ fn absolute(path: &Path) -> Vec<u8> {
 }
 
 fn refused(field: &str, source: &Path, mount: &Mount, error: &io::Error) -> OciError {
-    let reason = match error.kind() {
-        io::ErrorKind::Unsupported | io::ErrorKind::FileTooLarge => {
-            format!(
-                "{error}; only regular files up to {} KiB can be brought into a pod",
-                MAX_FILE >> 10
-            )
-        }
-        _ => error.to_string(),
-    };
+    let reason = error.to_string();
     OciError::Bind {
         field: field.to_owned(),
         source_path: source.display().to_string(),

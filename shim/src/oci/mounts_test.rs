@@ -7,9 +7,12 @@ use super::*;
 fn plan(mount: serde_json::Value) -> Result<protocol::Mount, String> {
     let mount: Mount = serde_json::from_value(mount).unwrap();
     let read = |path: &Path| match path.to_str().unwrap() {
-        "/etc/hosts" | "/bundle/hosts" => {
-            Ok(HostFile { content: b"127.0.0.1".into(), mode: 0o644, memory: None })
-        }
+        "/etc/hosts" | "/bundle/hosts" => Ok(HostFile {
+            content: b"127.0.0.1".into(),
+            mode: 0o644,
+            memory: None,
+            live: Live::Cannot("it is a test".into()),
+        }),
         _ => Err(io::Error::from(io::ErrorKind::NotFound)),
     };
     let map = [protocol::IdMap { container: 0, host: 100_000, size: 10 }];
@@ -17,8 +20,9 @@ fn plan(mount: serde_json::Value) -> Result<protocol::Mount, String> {
     let around = Around { bundle: Path::new("/bundle"), read: &read, user_namespace };
     let mut warnings = Vec::new();
     let plans = mounts(std::slice::from_ref(&mount), &around, &mut warnings);
-    assert_eq!(warnings.is_empty(), mount.destination().is_absolute(), "{warnings:?}");
-    Ok(plans.map_err(|error| error.to_string())?.remove(0))
+    let of_destination = warnings.iter().any(|warning| warning.contains(".destination: "));
+    assert_ne!(of_destination, mount.destination().is_absolute(), "{warnings:?}");
+    Ok(plans.map_err(|error| error.to_string())?.0.remove(0))
 }
 
 #[test]
@@ -77,7 +81,14 @@ fn what_hides_proc_is_refused_as_by_runc() {
         for fstype in ["tmpfs", "bind"] {
             let mount = json!({"destination": destination, "type": fstype, "source": "/etc/hosts"});
             let mount: Mount = serde_json::from_value(mount).unwrap();
-            let read = |_: &Path| Ok(HostFile { content: Vec::new(), mode: 0, memory: None });
+            let read = |_: &Path| {
+                Ok(HostFile {
+                    content: Vec::new(),
+                    mode: 0,
+                    memory: None,
+                    live: Live::Cannot("it is a test".into()),
+                })
+            };
             let around = Around { bundle: Path::new("/"), read: &read, user_namespace: None };
             let error = mounts(&[mount], &around, &mut Vec::new()).unwrap_err().to_string();
             assert!(error.starts_with("mounts[0].destination: \"/proc"), "{error}");
@@ -120,30 +131,96 @@ fn other_sources_are_refused_by_name() {
     assert_eq!(mapped.unwrap_err(), "mounts[0]: only a bind mount can be id-mapped");
 }
 
+/// The file server of a host that has one.
+fn server() -> Result<PathBuf, String> {
+    Ok(PathBuf::from("/usr/libexec/virtiofsd"))
+}
+
 #[test]
-fn only_small_regular_files_are_read() {
+fn small_regular_files_are_read_and_all_others_are_volumes() {
     let directory = tempfile::tempdir().unwrap();
-    let error = HostFile::read(directory.path()).unwrap_err();
-    assert_eq!(error.to_string(), "it is a directory");
-    assert!(HostFile::read(Path::new("/dev/null")).unwrap_err().to_string().contains("regular"));
+    let small = directory.path().join("small");
+    std::fs::write(&small, vec![0; MAX_FILE]).unwrap();
+    let read = HostFile::read(&small, &server()).unwrap();
+    assert_eq!(read.content.len(), MAX_FILE);
+    assert!(matches!(read.live, Live::Can(_)));
     let large = directory.path().join("large");
     std::fs::write(&large, vec![0; MAX_FILE + 1]).unwrap();
-    assert!(HostFile::read(&large).unwrap_err().to_string().contains("2048 KiB"));
-    std::fs::write(&large, vec![0; MAX_FILE]).unwrap();
-    assert_eq!(HostFile::read(&large).unwrap().content.len(), MAX_FILE);
+    for path in [&large, directory.path()] {
+        let read = HostFile::read(path, &server()).unwrap();
+        assert!(read.content.is_empty() && matches!(read.live, Live::Must(_)), "{path:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_a_volume_is_refused_with_the_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let of = |path: &Path, server| HostFile::read(path, &server).unwrap_err().to_string();
+    let socket = directory.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    assert!(of(&socket, server()).starts_with("it is a socket"));
+    assert!(of(Path::new("/dev/null"), server()).contains("neither a directory nor a regular"));
+    assert!(of(&directory.path().join("absent"), server()).contains("No such file"));
+    let lacking = || Err("this host lacks it".to_owned());
+    assert_eq!(of(directory.path(), lacking()), "it is a directory, and this host lacks it");
+    let small = directory.path().join("small");
+    std::fs::write(&small, "x").unwrap();
+    let read = HostFile::read(&small, &lacking()).unwrap();
+    assert_eq!(read.live, Live::Cannot("this host lacks it".to_owned()));
+}
+
+#[test]
+fn a_file_is_a_volume_if_somebody_may_write_to_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place::find(directory.path()).unwrap();
+    let kind = |live: Live, destination: &str, options: &[&str]| {
+        let read = |_: &Path| {
+            Ok(HostFile { content: b"x".into(), mode: 0o644, memory: None, live: live.clone() })
+        };
+        let mount = json!({"destination": destination, "source": "/x", "options": options});
+        let mount: Mount = serde_json::from_value(mount).unwrap();
+        let around = Around { bundle: Path::new("/b"), read: &read, user_namespace: None };
+        let mut warnings = Vec::new();
+        let (mut plans, volumes) = mounts(&[mount], &around, &mut warnings).unwrap();
+        let wishes: Vec<Wish> = volumes.into_iter().map(|volume| volume.wish).collect();
+        (plans.remove(0).kind(), wishes, warnings.len())
+    };
+    use protocol::MountKind::{File, Volume};
+    let can = || Live::Can(place.clone());
+    let must = || Live::Must(place.clone());
+    let wish = Wish::default();
+    assert_eq!(kind(can(), "/data", &["bind"]), (Volume, vec![wish], 0));
+    assert_eq!(kind(can(), "/data", &["bind", "ro"]), (File, vec![], 0));
+    assert_eq!(kind(can(), "/etc/hosts", &["bind"]), (File, vec![], 0));
+    assert_eq!(kind(can(), "/etc/./resolv.conf", &["bind"]), (File, vec![], 0));
+    let none = || Live::Cannot("there is none".into());
+    assert_eq!(kind(none(), "/data", &["bind"]), (File, vec![], 1), "it is told");
+    assert_eq!(kind(none(), "/data", &["bind", "ro"]), (File, vec![], 0));
+    let readonly = Wish { readonly: true, ..wish };
+    assert_eq!(kind(must(), "/data", &["bind", "ro"]), (Volume, vec![readonly], 0));
+    let deep = Wish { deep: true, follow: true, ..wish };
+    assert_eq!(kind(must(), "/data", &["rbind", "rslave"]), (Volume, vec![deep], 0));
+    let all = Wish { deep: true, readonly: true, all_readonly: true, follow: false };
+    assert_eq!(kind(must(), "/data", &["rbind", "rro", "rprivate"]), (Volume, vec![all], 0));
 }
 
 #[test]
 fn an_empty_directory_in_memory_becomes_memory_of_the_pod() {
-    let memory =
-        |_: &Path| Ok(HostFile { content: Vec::new(), mode: 0o1777, memory: Some(65_536_000) });
+    let memory = |_: &Path| {
+        Ok(HostFile {
+            content: Vec::new(),
+            mode: 0o1777,
+            memory: Some(65_536_000),
+            live: Live::Cannot(String::new()),
+        })
+    };
     let mount: Mount = serde_json::from_value(serde_json::json!({
         "destination": "/dev/shm", "source": "/run/pod/shm", "type": "bind",
         "options": ["bind", "nosuid"],
     }))
     .unwrap();
     let around = Around { bundle: Path::new("/b"), read: &memory, user_namespace: None };
-    let plan = mounts(&[mount], &around, &mut Vec::new()).unwrap().remove(0);
+    let plan = mounts(&[mount], &around, &mut Vec::new()).unwrap().0.remove(0);
     assert_eq!(plan.kind(), protocol::MountKind::Shared);
     assert_eq!(
         (plan.source, plan.data),

@@ -16,9 +16,12 @@ fn bundle(text: &str) -> Bundle {
 
 fn read(path: &Path) -> io::Result<HostFile> {
     match path.file_name().and_then(|name| name.to_str()) {
-        Some("resolv.conf" | "hostname" | "containerenv") => {
-            Ok(HostFile { content: b"content".into(), mode: 0o644, memory: None })
-        }
+        Some("resolv.conf" | "hostname" | "containerenv") => Ok(HostFile {
+            content: b"content".into(),
+            mode: 0o644,
+            memory: None,
+            live: Live::Cannot("it is a test".into()),
+        }),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
 }
@@ -128,7 +131,14 @@ fn what_podman_writes() {
 
 #[test]
 fn everything_at_once() {
-    let read = |_: &Path| Ok(HostFile { content: b"content".into(), mode: 0o644, memory: None });
+    let read = |_: &Path| {
+        Ok(HostFile {
+            content: b"content".into(),
+            mode: 0o644,
+            memory: None,
+            live: Live::Cannot("it is a test".into()),
+        })
+    };
     let bundle = bundle(include_str!("../../testdata/everything.json"));
     let plan = translate("c1", &bundle, &read, &|_| None).unwrap();
     let container = &plan.container;

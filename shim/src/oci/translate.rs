@@ -14,7 +14,7 @@ use oci_spec::runtime::{Linux, LinuxResources, LinuxSchedulerPolicy, Process};
 use super::guest_hooks::{self, About};
 use super::hooks::{self, Hooks};
 use super::mount_options::propagation;
-use super::mounts::{Around, HostFile, clean, mounts};
+use super::mounts::{Around, HostFile, Volume, clean, mounts};
 use super::namespaces::HostNetwork;
 use super::{
     Bundle, DeviceRules, HostDisk, OciError, cgroup, devices, invalid, namespaces, process, time,
@@ -35,6 +35,8 @@ pub struct Needs {
 pub struct Translated {
     /// The container; its layers, upper side and streams are filled in when the machine runs.
     pub container: ContainerPlan,
+    /// Those of its mounts that are volumes; their sources are filled in when they are mounted.
+    pub(crate) volumes: Vec<Volume>,
     /// The process wants a terminal.
     pub terminal: bool,
     /// For the machine's size.
@@ -92,7 +94,8 @@ pub fn translate(
         read,
         user_namespace: has(NamespaceKind::User).then_some((&uid_map, &gid_map)),
     };
-    let mounts = mounts(spec.mounts().as_deref().unwrap_or_default(), &around, &mut warnings)?;
+    let (mounts, volumes) =
+        mounts(spec.mounts().as_deref().unwrap_or_default(), &around, &mut warnings)?;
     let delegated = delegated(&own.plan, &mounts);
     let annotations = spec.annotations().iter().flatten();
     let annotations = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -131,6 +134,7 @@ pub fn translate(
     devices::substitute(&mut container, &device_rules, &[])?;
     Ok(Translated {
         container,
+        volumes,
         terminal: process.terminal().unwrap_or(false),
         needs: needs(resources),
         annotations,

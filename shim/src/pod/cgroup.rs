@@ -35,6 +35,15 @@ pub(super) fn place(state: &Path, pid: u32) -> io::Result<()> {
     fs::write(path.join("cgroup.procs"), pid.to_string())
 }
 
+/// Puts the processes `pids` into the group that `state` has a note of.
+///
+/// # Errors
+/// There is none, or the host does not let us.
+pub(super) fn join(state: &Path, pids: &[u32]) -> io::Result<()> {
+    let path = PathBuf::from(fs::read_to_string(state.join(NOTE))?);
+    pids.iter().try_for_each(|pid| fs::write(path.join("cgroup.procs"), pid.to_string()))
+}
+
 /// Removes the group that `state` has a note of, then the note. Its processes have ended, or are about to: a group that
 /// is busy is tried for as long as `patience`. If it stays busy, both stay, for the next who tries. Whether nothing
 /// is left to be done.

@@ -106,6 +106,13 @@ pub struct Expected {
     pub stderr: Option<oneshot::Receiver<UnixStream>>,
 }
 
+/// Puts processes that serve the pod whose state directory is `state` beside its monitor, if the host lets us.
+pub(crate) fn place_beside_monitor(state: &std::path::Path, pids: &[u32]) {
+    if let Err(error) = cgroup::join(state, pids) {
+        tracing::debug!(%error, "processes of the pod are in no control group of its own");
+    }
+}
+
 impl Pod {
     /// Starts the actor, which boots the machine. Must be called within a runtime.
     ///

@@ -16,7 +16,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 
 use cofferdam_agent_protocol::{DeviceNumber, Found, request, response};
-use cofferdam_vmm_api::{Bdf, DiskSpec, FdSlot, FromMonitor, Mac, NetSpec, NewDevice, ToMonitor};
+use cofferdam_vmm_api::{
+    Bdf, DiskSpec, FdSlot, FromMonitor, FsSpec, Mac, NetSpec, NewDevice, ToMonitor,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Cause, Pod, PodError, in_time, stream};
@@ -107,6 +109,18 @@ impl Pod {
         let (addresses, found) = self.plug_in(parcels).await?;
         let attached = |(address, interface)| AttachedNet { address, interface };
         Ok(addresses.into_iter().zip(found.interfaces).map(attached).collect())
+    }
+
+    /// Attaches the file system of a file server in the same way, for the guest to mount as `tag`. `descriptors` are
+    /// those that [`FsSpec`] names, in its order. It stays for the life of the pod.
+    ///
+    /// # Errors
+    /// As [`Pod::attach`].
+    pub async fn attach_fs(&self, tag: &str, descriptors: Vec<OwnedFd>) -> Result<(), PodError> {
+        let [memory, kick, call, end] = [0, 1, 2, 3].map(FdSlot);
+        let fs = FsSpec { tag: tag.to_owned(), memory, kick, call, end };
+        let parcel = Parcel { device: NewDevice::Fs(fs), fds: descriptors };
+        self.plug_in(vec![parcel]).await.map(drop)
     }
 
     /// Detaches disks, none of which may be mounted, and network cards from guest and machine.
@@ -234,6 +248,9 @@ impl There {
             NewDevice::Net(net) => {
                 let mac = net.mac.map(|mac| mac.to_string()).unwrap_or_default();
                 self.expected.nets.push(request::Net { address, mac });
+            }
+            NewDevice::Fs(fs) => {
+                self.expected.filesystems.push(request::Fs { address, tag: fs.tag.clone() });
             }
         }
     }

@@ -300,7 +300,7 @@ fn wait_for(mut child: Child) {
     }
 }
 
-fn nonsense() -> RunError {
+pub(super) fn nonsense() -> RunError {
     Failure::other("the supervisor answers with something else").into()
 }
 

@@ -13,6 +13,7 @@ mod ground;
 mod hooks;
 mod plan;
 mod stand_in;
+mod volumes;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -129,6 +130,7 @@ async fn create_on(
     (placed, cgroup): (Placed, Option<PathBuf>),
 ) -> Result<Created, RunError> {
     let mut container = plan.container_on(&placed)?;
+    volumes::mount(plan, ground.supervisor(), &mut container.mounts).await?;
     let process = container.process.as_mut();
     let terminal = process.and_then(|process| process.terminal.as_mut());
     let size = terminal.map(|terminal| Terminal::of(terminal, options.detached));

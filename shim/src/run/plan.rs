@@ -14,10 +14,11 @@ use crate::config::{ConfigError, Overrides, Scratch, Settings};
 use crate::container::Saved;
 use crate::oci::hooks::Hooks;
 use crate::oci::{
-    Bundle, DeviceRules, HostDisk, HostFile, HostNetwork, OciError, Substitute, substitute,
+    Bundle, DeviceRules, HostDisk, HostFile, HostNetwork, OciError, Substitute, Volume, substitute,
     translate,
 };
 use crate::sizing::{Size, SizeError, size};
+use crate::volumes;
 
 /// Bytes of the guest's console that are kept.
 const CONSOLE_LIMIT: u32 = 64 << 10;
@@ -25,11 +26,11 @@ const CONSOLE_LIMIT: u32 = 64 << 10;
 /// The guest's context id. Every machine has its own vsock device, so all use the same.
 const GUEST_CID: Cid = Cid(3);
 
-/// Disks that can be attached to a pod for containers that join it.
-const SPARE_QUEUES: u8 = 2;
+/// Disks that can be attached to a pod for containers that join it, and the file system of its volumes.
+const SPARE_QUEUES: u8 = 3;
 
 /// The same of a pod that is there to be joined.
-const SANDBOX_SPARE_QUEUES: u8 = 16;
+const SANDBOX_SPARE_QUEUES: u8 = 17;
 
 /// Annotations that tell what a container is to its sandbox, and whose it is: those of CRI-O (podman has them too), and of
 /// containerd.
@@ -92,6 +93,8 @@ pub(crate) struct Placed {
 pub(crate) struct RunPlan {
     /// The container, without its disks.
     pub(crate) container: ContainerPlan,
+    /// Those of its mounts that are volumes.
+    pub(crate) volumes: Vec<Volume>,
     /// Its bundle's directory.
     pub(crate) bundle: PathBuf,
     /// Its root file system.
@@ -136,7 +139,8 @@ impl RunPlan {
         file: Overrides,
         flags: Overrides,
     ) -> Result<Self, PlanError> {
-        let read = |path: &Path| HostFile::read(path);
+        let server = volumes::server_program();
+        let read = |path: &Path| HostFile::read(path, &server);
         let config = bundle.directory.join("config.json");
         let others = Others::of(root, bundle)?;
         let member = |pid| others.member(pid).map(|saved| saved.id.clone());
@@ -154,6 +158,7 @@ impl RunPlan {
         }
         Ok(Self {
             container,
+            volumes: translated.volumes,
             bundle: bundle.directory.clone(),
             rootfs: bundle.rootfs.clone(),
             terminal: translated.terminal,

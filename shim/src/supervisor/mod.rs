@@ -14,6 +14,7 @@
 
 mod hold;
 mod serve;
+mod volumes;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ use crate::hostgroup;
 use crate::pod::{Monitor, Pod, PodSpec, StateDir, Timeouts};
 use crate::socket::{Listener, Socket};
 use crate::timeline::{self, PodStage, Timeline};
+use crate::volumes::Volumes;
 use hold::{Ended, Held};
 
 /// The hidden command.
@@ -91,6 +93,8 @@ struct Shared {
     pod: Pod,
     /// The pod's directory, until it ends.
     state: RefCell<Option<StateDir>>,
+    /// The volumes, from the first one on.
+    volumes: tokio::sync::Mutex<Option<Volumes>>,
     containers: RefCell<BTreeMap<String, Container>>,
     /// Processes that were created.
     created: mpsc::UnboundedSender<Held>,
@@ -108,6 +112,8 @@ struct Container {
     keep: bool,
     /// Disks that were attached for it.
     disks: Vec<Bdf>,
+    /// Volumes that were mounted for it.
+    volumes: Vec<String>,
     /// Told when its first process is killed.
     doomed: Rc<Notify>,
     ended: bool,
@@ -313,6 +319,7 @@ async fn serve_pod(pod: Pod, state: StateDir, first: Socket) -> io::Result<()> {
     let shared = Rc::new(Shared {
         pod,
         state: RefCell::new(Some(state)),
+        volumes: tokio::sync::Mutex::default(),
         containers: RefCell::default(),
         created,
         answering: Cell::new(0),
@@ -377,6 +384,8 @@ async fn finish(
     processes.shutdown().await;
     let keeps = shared.keeps();
     let timeline = shared.pod.stop().await;
+    // The guest is gone; the file server's control group is the monitor's.
+    drop(shared.volumes.lock().await.take());
     match shared.state.take() {
         Some(state) if keeps => state.leave(),
         Some(state) => {

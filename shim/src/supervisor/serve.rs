@@ -30,6 +30,7 @@ const MOST_BYTES: usize = 40 << 10;
 struct Client {
     shared: Rc<Shared>,
     attached: Vec<Bdf>,
+    volumes: Vec<String>,
     /// The container that it created and has not left.
     created: Option<String>,
     hook: Hook,
@@ -66,7 +67,13 @@ impl Drop for Answering {
 
 /// Serves a client until it goes away.
 pub(super) async fn serve(shared: Rc<Shared>, socket: Socket) {
-    let mut client = Client { shared, attached: Vec::new(), created: None, hook: Hook::default() };
+    let mut client = Client {
+        shared,
+        attached: Vec::new(),
+        volumes: Vec::new(),
+        created: None,
+        hook: Hook::default(),
+    };
     while let Ok(message) = socket.receive::<ToSupervisor>().await {
         let Message { body, fds } = message;
         match body {
@@ -93,6 +100,7 @@ pub(super) async fn serve(shared: Rc<Shared>, socket: Socket) {
     if let Some(id) = client.created.take() {
         client.shared.give_up(&id).await;
     }
+    client.shared.unmount(std::mem::take(&mut client.volumes)).await;
 }
 
 impl Client {
@@ -104,6 +112,11 @@ impl Client {
         let pod = &self.shared.pod;
         match body {
             ToSupervisor::Attach { writable } => return self.attach(&writable, fds).await,
+            ToSupervisor::Volumes(new) => {
+                let names = self.shared.mount(new, fds).await?;
+                self.volumes.extend(names.iter().cloned());
+                return Ok(Answer::Volumes(names));
+            }
             ToSupervisor::Create(create) => self.create(create, fds).await?,
             ToSupervisor::Leave => self.created = None,
             ToSupervisor::Exec { of, cgroup } => self.exec(of, &cgroup, fds).await?,
@@ -170,6 +183,7 @@ impl Client {
         let expected = self.shared.pod.create(plan).await?;
         let Create { directory, sandbox, keep } = create;
         let disks = std::mem::take(&mut self.attached);
+        let volumes = std::mem::take(&mut self.volumes);
         let doomed = Rc::new(Notify::new());
         let first = self.shared.containers.borrow().is_empty();
         let container = Container {
@@ -178,6 +192,7 @@ impl Client {
             sandbox,
             keep,
             disks,
+            volumes,
             doomed: doomed.clone(),
             ended: false,
         };
@@ -239,6 +254,7 @@ impl Shared {
         self.pod.delete(id, "", true).await?;
         let Some(container) = self.containers.borrow_mut().remove(id) else { return Ok(()) };
         detach(self, &container.disks).await;
+        self.unmount(container.volumes).await;
         if container.first && !self.is_over() {
             self.move_aside();
         }

@@ -9,7 +9,7 @@
 )]
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -97,6 +97,26 @@ pub(crate) fn raise_by_default(signal: i32) {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, signals.as_ptr(), std::ptr::null_mut()) };
     // SAFETY: an integer.
     unsafe { libc::raise(signal) };
+}
+
+/// Sets attributes (`MOUNT_ATTR_*`) and, unless it is 0, the propagation (`MS_*`) of the mount that `tree` is open on,
+/// and of all below it if `deep`.
+pub(crate) fn set_mount(
+    tree: BorrowedFd<'_>,
+    deep: bool,
+    attributes: u64,
+    propagation: u64,
+) -> io::Result<()> {
+    let change = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if deep { libc::AT_RECURSIVE } else { 0 };
+    let (fd, path, size) = (tree.as_raw_fd(), c"".as_ptr(), size_of::<libc::mount_attr>());
+    // SAFETY: the kernel reads the text and the structure, which both outlive the call.
+    match unsafe {
+        libc::syscall(libc::SYS_mount_setattr, fd, path, flags, &raw const change, size)
+    } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Has the runtime watch `fd`.

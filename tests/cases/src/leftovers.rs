@@ -67,8 +67,8 @@ impl Host {
     }
 }
 
-/// Programs that make file systems for us.
-const TOOLS: [&str; 2] = ["mkfs.erofs", "mke2fs"];
+/// Programs that make file systems for us, or serve them.
+const TOOLS: [&str; 3] = ["mkfs.erofs", "mke2fs", "virtiofsd"];
 
 /// Processes whose program is one of ours or works for us, with their arguments.
 fn processes() -> BTreeSet<String> {

@@ -30,6 +30,7 @@ pub mod boot;
 pub mod control;
 pub mod devices;
 pub mod driver;
+pub mod fs;
 pub mod input;
 pub mod memory;
 pub mod net;
@@ -74,6 +75,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "virtio_vsock", run: |data| virtio::run(&devices::VSOCK, data) },
     Target { name: "virtio_net", run: |data| virtio::run(&net::NET, data) },
     Target { name: "virtio_balloon", run: |data| virtio::run(&balloon::BALLOON, data) },
+    Target { name: "virtio_fs", run: |data| virtio::run(&fs::FS, data) },
     Target { name: "vsock_packets", run: vsock::run },
     Target { name: "control_messages", run: control::run },
     Target { name: "agent_frames", run: agent::run },

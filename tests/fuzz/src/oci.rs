@@ -8,7 +8,7 @@ use cofferdam_agent_protocol::{
     ContainerPlan, HEADER, HostFrame, ProcessPlan, Request, decode, encode, host_frame, request,
 };
 use cofferdam_shim::oci::{
-    Bundle, HostFile, exec, parse_config, parse_process, translate, update, update_to,
+    Bundle, HostFile, Live, exec, parse_config, parse_process, translate, update, update_to,
 };
 
 /// Reads `data` as a configuration, as the process of an exec, and as resources of an update.
@@ -34,7 +34,12 @@ pub fn run(data: &[u8]) {
 }
 
 fn small_file(_: &Path) -> io::Result<HostFile> {
-    Ok(HostFile { content: b"content".into(), mode: 0o644, memory: None })
+    Ok(HostFile {
+        content: b"content".into(),
+        mode: 0o644,
+        memory: None,
+        live: Live::Cannot("it is a test".into()),
+    })
 }
 
 fn no_file(_: &Path) -> io::Result<HostFile> {

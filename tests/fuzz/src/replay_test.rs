@@ -36,8 +36,8 @@ macro_rules! replayed {
 }
 
 replayed! {
-    pci_config virtio_block virtio_mem virtio_rng virtio_vsock virtio_net virtio_balloon vsock_packets
-    control_messages agent_frames boot_images oci_plan
+    pci_config virtio_block virtio_mem virtio_rng virtio_vsock virtio_net virtio_balloon virtio_fs
+    vsock_packets control_messages agent_frames boot_images oci_plan
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 mod channel;
 mod control;
+mod fs;
 mod plug;
 mod spec;
 mod start;
@@ -17,6 +18,7 @@ mod units;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Message};
 pub use control::{Booted, ExitReason, FromMonitor, MemoryState, Stage, StageName, ToMonitor};
+pub use fs::{FS_MEMORY, FS_QUEUE, FS_QUEUE_SIZE, FsSpec};
 pub use plug::NewDevice;
 pub use spec::{
     BootSpec, ConsoleSpec, DiskSpec, MAX_CMDLINE, MAX_DISKS, MAX_NETS, MAX_QUEUE_PAIRS,

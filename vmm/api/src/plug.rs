@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fs::FsSpec;
 use crate::spec::{DiskSpec, NetSpec, SpecError, check_slots};
 use crate::units::FdSlot;
 
@@ -21,6 +22,8 @@ pub enum NewDevice {
     },
     /// A network card. No two cards that are plugged in have the same address.
     Net(NetSpec),
+    /// A file system; it is served by one thread. No two that are plugged in have the same tag.
+    Fs(FsSpec),
 }
 
 impl NewDevice {
@@ -32,6 +35,7 @@ impl NewDevice {
         match self {
             Self::Disk { disk, .. } => disk.check()?,
             Self::Net(net) => net.check()?,
+            Self::Fs(fs) => fs.check()?,
         }
         check_slots(self.slots(), sent)
     }
@@ -43,21 +47,26 @@ impl NewDevice {
             Self::Disk { disk, .. } if disk.serial.is_empty() => None,
             Self::Disk { disk, .. } => Some(format!("the disk {}", disk.serial)),
             Self::Net(net) => net.mac.map(|mac| format!("the network card {mac}")),
+            Self::Fs(fs) => Some(format!("the file system {}", fs.tag)),
         }
     }
 
-    /// How many queues it has to be served.
+    /// How many queues it has to be served; those of a file system count as one.
     #[must_use]
     pub fn queues(&self) -> usize {
-        self.slots().count()
+        match self {
+            Self::Disk { .. } | Self::Fs(_) => 1,
+            Self::Net(net) => net.taps.len(),
+        }
     }
 
     fn slots(&self) -> impl Iterator<Item = FdSlot> {
         let slots = match self {
-            Self::Disk { disk, .. } => std::slice::from_ref(&disk.file),
-            Self::Net(net) => &net.taps,
+            Self::Disk { disk, .. } => vec![disk.file],
+            Self::Net(net) => net.taps.clone(),
+            Self::Fs(fs) => fs.slots().to_vec(),
         };
-        slots.iter().copied()
+        slots.into_iter()
     }
 }
 

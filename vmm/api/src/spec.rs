@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fs::MAX_TAG;
 use crate::units::{Cid, FdSlot, Mac, MiB};
 
 /// Most virtual CPUs of one machine; the guest kernel's `CONFIG_NR_CPUS`.
@@ -198,6 +199,9 @@ pub enum SpecError {
     /// A serial number.
     #[error("disk serial {0:?} is longer than {MAX_SERIAL} bytes")]
     Serial(String),
+    /// The tag of a file system.
+    #[error("the tag {0:?} of a file system is empty or longer than {MAX_TAG} bytes")]
+    Tag(String),
     /// The command line.
     #[error("kernel command line of {0} bytes; it must be at most {MAX_CMDLINE} and hold no NUL")]
     Cmdline(usize),

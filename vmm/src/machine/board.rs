@@ -23,6 +23,7 @@ use cofferdam_vmm_api::{Bdf, SpecError};
 use cofferdam_vmm_devices::pci::{HostBridge, PciBus};
 use cofferdam_vmm_devices::ports::ConfigPages;
 use cofferdam_vmm_devices::virtio::block::BlockError;
+use cofferdam_vmm_devices::virtio::fs::FsError;
 use cofferdam_vmm_devices::virtio::net::NetError;
 use cofferdam_vmm_devices::virtio::pci::{BAR_SIZE, VirtioPci, Wiring};
 use cofferdam_vmm_devices::virtio::thread::DeviceThread;
@@ -73,6 +74,9 @@ pub enum PlugError {
     /// A network card.
     #[error("the network card")]
     Net(#[from] NetError),
+    /// A file system.
+    #[error("the file system")]
+    Fs(#[from] FsError),
     /// Something that building a machine needs as well.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -195,7 +199,7 @@ impl Board {
     /// Takes the device at `address` away. Whether the guest still used it.
     pub(super) fn unplug(&mut self, address: Bdf) -> Result<bool, PlugError> {
         let present = self.present.get(&address).ok_or(PlugError::Absent(address))?;
-        if !matches!(present.id, DeviceId::Block | DeviceId::Net) {
+        if !matches!(present.id, DeviceId::Block | DeviceId::Net | DeviceId::Fs) {
             return Err(PlugError::Fixed { kind: present.id.name(), address });
         }
         let Some(Present { slot, function, threads, .. }) = self.present.remove(&address) else {

@@ -4,14 +4,20 @@
 
 use std::os::fd::OwnedFd;
 
-use cofferdam_vmm_api::{Bdf, NewDevice};
+use cofferdam_vmm_api::{Bdf, FS_MEMORY, FS_QUEUE, FS_QUEUE_SIZE, FsSpec, NewDevice};
 use cofferdam_vmm_devices::virtio::VirtioDevice;
 use cofferdam_vmm_devices::virtio::block::{Block, BlockOptions};
+use cofferdam_vmm_devices::virtio::fs::{self, Fs, Server};
 use cofferdam_vmm_devices::virtio::net::Net;
 
 use super::board::PlugError;
 use super::build::{Files, net_options};
 use super::run::Running;
+
+// What file servers are told of the memory is how the device uses it.
+const _: () = assert!(FS_MEMORY == fs::MEMORY as u64 && FS_QUEUE_SIZE == fs::QUEUE_SIZE);
+const _: () = assert!(FS_QUEUE[0] == fs::DESCRIPTORS as u64);
+const _: () = assert!(FS_QUEUE[1] == fs::AVAILABLE as u64 && FS_QUEUE[2] == fs::USED as u64);
 
 impl Running {
     /// Plugs a device in, made of the descriptors that came with it; where. The guest finds it when it looks at the bus
@@ -34,6 +40,7 @@ impl Running {
             NewDevice::Net(net) => {
                 Box::new(Net::new(files.take_all(&net.taps)?, net_options(&net))?)
             }
+            NewDevice::Fs(fs) => Box::new(file_system(&fs, &mut files)?),
         };
         let metered = self.devices.board.plug(name, device)?;
         let address = metered.address;
@@ -51,4 +58,11 @@ impl Running {
         self.meter.forget_device(address);
         Ok(in_use)
     }
+}
+
+/// The device for the file server whose descriptors came along.
+fn file_system(spec: &FsSpec, files: &mut Files) -> Result<Fs, PlugError> {
+    let (memory, kick) = (files.take(spec.memory)?, files.take_file(spec.kick)?);
+    let (call, end) = (files.take(spec.call)?, files.take(spec.end)?);
+    Ok(Fs::new(&spec.tag, Server { memory, kick, call, end })?)
 }

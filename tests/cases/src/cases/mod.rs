@@ -24,6 +24,7 @@ mod sudden;
 mod tty;
 mod unprivileged;
 mod users;
+mod volumes;
 mod vsock;
 
 /// One case.
@@ -56,6 +57,7 @@ pub(crate) fn all() -> Vec<Case> {
         tty::CASES,
         users::CASES,
         mounts::CASES,
+        volumes::CASES,
         limits::CASES,
         oci::CASES,
         oci_seccomp::CASES,

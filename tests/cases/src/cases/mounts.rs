@@ -14,7 +14,7 @@ cases!("mounts":
     read_only_paths_refuse_writes,
     device_nodes_work,
     a_small_file_of_the_host_is_brought_along,
-    a_directory_of_the_host_is_refused_by_name,
+    a_socket_of_the_host_is_refused_by_name,
     writes_never_reach_the_hosts_directory,
     a_link_cannot_lead_a_mount_out_of_the_root,
     the_cgroup_file_system_shows_its_own_group,
@@ -124,9 +124,11 @@ fn a_small_file_of_the_host_is_brought_along() -> Result<()> {
     .map(drop)
 }
 
-fn a_directory_of_the_host_is_refused_by_name() -> Result<()> {
+fn a_socket_of_the_host_is_refused_by_name() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let path = directory.path().display().to_string();
+    let path = directory.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&path)?;
+    let path = path.display().to_string();
     Run::bundle("true", |config| {
         add_mount(
             config,
@@ -135,7 +137,8 @@ fn a_directory_of_the_host_is_refused_by_name() -> Result<()> {
     })?
     .output()?
     .exits(1)?
-    .complains(&path)
+    .complains(&path)?
+    .complains("it is a socket")
     .map(drop)
 }
 

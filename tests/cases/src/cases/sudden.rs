@@ -65,13 +65,13 @@ fn cofferdam(arguments: &[&str]) -> Result<Outcome> {
 }
 
 /// Runs a command that has to succeed; what it printed.
-fn done(arguments: &[&str]) -> Result<String> {
+pub(super) fn done(arguments: &[&str]) -> Result<String> {
     let outcome = cofferdam(arguments).and_then(|outcome| outcome.exits(0));
     Ok(outcome.with_context(|| arguments.join(" "))?.text())
 }
 
 /// A bundle whose process sleeps, with these annotations.
-fn sleeper(annotations: &[(&str, &str)]) -> Result<TempDir> {
+pub(super) fn sleeper(annotations: &[(&str, &str)]) -> Result<TempDir> {
     let annotations = annotations.iter().copied().collect::<BTreeMap<_, _>>();
     changed(|config| config["annotations"] = annotations.into_iter().collect())
 }
@@ -96,7 +96,7 @@ fn status(id: &str) -> Result<String> {
 }
 
 /// Waits until the container has `wanted` as its status.
-fn wait_for(id: &str, wanted: &str) -> Result<()> {
+pub(super) fn wait_for(id: &str, wanted: &str) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let found = status(id)?;
@@ -109,7 +109,7 @@ fn wait_for(id: &str, wanted: &str) -> Result<()> {
 }
 
 /// The processes whose command line fits.
-fn processes(fits: impl Fn(&str) -> bool) -> Vec<Pid> {
+pub(super) fn processes(fits: impl Fn(&str) -> bool) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let named = entries.filter_map(|entry| {
         let line = fs::read(entry.path().join("cmdline")).ok()?;

@@ -21,12 +21,14 @@ use crate::ports::Ram;
 
 pub mod balloon;
 pub mod block;
+pub mod fs;
 pub mod mem;
 pub mod mem_hotplug;
 pub mod net;
 pub mod pci;
 pub mod queue;
 pub mod rng;
+pub mod shared;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod thread;

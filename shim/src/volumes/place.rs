@@ -1,0 +1,93 @@
+//! What a volume is made of, on the side of the command that was asked for it.
+//!
+//! Invariant: the path is looked up once; everything after that is done to what was found then.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use crate::sys;
+
+/// A file or directory of the host, wherever it is moved to.
+#[derive(Clone, Debug)]
+pub struct Place(Arc<OwnedFd>);
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Place {}
+
+impl Place {
+    /// What is at `path` now; links are followed.
+    ///
+    /// # Errors
+    /// Those of `openat(2)`.
+    pub fn find(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        Ok(Self(Arc::new(openat(CWD, path, flags, Mode::empty())?)))
+    }
+
+    /// Its kind, its permission bits and its size.
+    ///
+    /// # Errors
+    /// Those of `fstat(2)`.
+    pub fn look(&self) -> io::Result<(FileType, u32, u64)> {
+        let stat = rustix::fs::fstat(self.0.as_fd())?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        Ok((FileType::from_raw_mode(stat.st_mode), stat.st_mode & 0o7777, size))
+    }
+
+    /// The file, to be read.
+    ///
+    /// # Errors
+    /// Those of `open(2)`.
+    pub fn open(&self) -> io::Result<File> {
+        // It is a regular file: nothing happens by opening it.
+        File::open(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
+
+/// How a volume is mounted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wish {
+    /// With what is mounted below it.
+    pub(crate) deep: bool,
+    /// Nothing can be written.
+    pub(crate) readonly: bool,
+    /// And nothing below it.
+    pub(crate) all_readonly: bool,
+    /// What the host mounts or unmounts below it comes and goes.
+    pub(crate) follow: bool,
+}
+
+/// A copy of the mount at `place`, attached nowhere. The file server can do with it what `wish` allows: it opens no
+/// device there, executes nothing, and follows no link.
+///
+/// # Errors
+/// Those of `open_tree(2)` and `mount_setattr(2)`.
+pub(crate) fn tree(place: &Place, wish: Wish) -> io::Result<OwnedFd> {
+    let deep = if wish.deep { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(place.0.as_fd(), "", flags | OpenTreeFlags::AT_EMPTY_PATH | deep)?;
+    let readonly = |wanted| if wanted { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    let always = libc::MOUNT_ATTR_NOSUID
+        | libc::MOUNT_ATTR_NODEV
+        | libc::MOUNT_ATTR_NOEXEC
+        | libc::MOUNT_ATTR_NOSYMFOLLOW;
+    let propagation = if wish.follow { libc::MS_SLAVE } else { libc::MS_PRIVATE };
+    sys::set_mount(tree.as_fd(), true, always | readonly(wish.all_readonly), propagation)?;
+    sys::set_mount(tree.as_fd(), false, readonly(wish.readonly), 0)?;
+    Ok(tree)
+}
+
+#[cfg(test)]
+#[path = "place_test.rs"]
+mod place_test;
