@@ -22,6 +22,7 @@ cases!("sudden":
     whoever_dies_a_deletion_leaves_nothing,
     a_sandbox_is_joined_again_and_ends_with_its_first_process,
     the_first_container_of_a_pod_goes_before_the_others,
+    what_stands_for_a_container_sees_no_file_of_the_host,
 );
 
 /// What dies, and when.
@@ -253,4 +254,21 @@ fn the_first_container_of_a_pod_goes_before_the_others() -> Result<()> {
         done(&["delete", "--force", id])?;
     }
     Ok(())
+}
+
+fn what_stands_for_a_container_sees_no_file_of_the_host() -> Result<()> {
+    let id = unique_id();
+    let bundle = sleeper(&[])?;
+    done(&["run", "--detach", "--bundle", &bundle.path().display().to_string(), &id])?;
+    let state: serde_json::Value = serde_json::from_str(&done(&["state", &id])?)?;
+    let root = format!("/proc/{}/root", state["pid"]);
+    let names: Vec<_> = fs::read_dir(&root)?.flatten().map(|entry| entry.file_name()).collect();
+    ensure!(names == ["proc"], "{root} has {names:?}");
+    // It is the first process of a namespace of its own, with a /proc of that.
+    let pids = fs::read_dir(format!("{root}/proc"))?.flatten();
+    let pids = pids.filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit());
+    ensure!(pids.count() == 1, "there are other processes in {root}/proc");
+    let written = fs::write(format!("{root}/file"), "x");
+    ensure!(written.is_err(), "{root} can be written to");
+    done(&["delete", "--force", &id]).map(drop)
 }

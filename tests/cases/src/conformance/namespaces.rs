@@ -170,17 +170,6 @@ fn joined(sandbox: &Container<'_>, types: &[&str], script: &str, text: &str) -> 
 }
 
 const ALONE: &[Clause<Alone>] = &[
-    alone("no_file_of_the_host_by_the_pid", "config-linux: namespaces, mount", |runtime| {
-        let container = runtime.detached("sleep 1000", plain)?;
-        let root = format!("/proc/{}/root", container.pid);
-        let seen = runtime.file("seen");
-        std::fs::write(&seen, "the host's")?;
-        let there = |path: &str| std::path::Path::new(&format!("{root}{path}")).exists();
-        ensure!(!there(&seen.display().to_string()), "{} is there", seen.display());
-        ensure!(there("/proc/self"), "there is no /proc");
-        ensure!(!there("/proc/2"), "there is more than what stands for the container");
-        Ok(())
-    }),
     alone("the_same_type_twice_is_refused", "config-linux: namespaces", |runtime| {
         refused(runtime, |config| {
             if let Some(all) = config["linux"]["namespaces"].as_array_mut() {
