@@ -263,20 +263,21 @@ fn ids_are_mapped() -> Result<()> {
 fn ids_are_mapped_for_a_user_namespace() -> Result<()> {
     let volume = directory()?;
     fs::write(volume.path().join("old"), "")?;
-    // Without a map of its own, what root owns is nobody's there.
-    let script = "stat -c %u:%g /mapped/old /data/old; touch /mapped/new /data/own; stat -c %u:%g /mapped/new /data/own";
-    with_more(volume.path(), &["rbind"], script, |config| {
-        bind(config, volume.path(), "/mapped", &["rbind", "idmap"]);
+    // Without a map of its own, what root owns is nobody's there. The root file system is nobody's, too: both directories
+    // are in it.
+    let script =
+        "stat -c %u:%g /mnt/old /srv/old; touch /mnt/new /srv/own; stat -c %u:%g /mnt/new /srv/own";
+    let run = Run::bundle(script, |config| {
+        bind(config, volume.path(), "/srv", &["rbind"]);
+        bind(config, volume.path(), "/mnt", &["rbind", "idmap"]);
         if let Some(list) = config["linux"]["namespaces"].as_array_mut() {
             list.push(json!({ "type": "user" }));
         }
         let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
         config["linux"]["uidMappings"] = map.clone();
         config["linux"]["gidMappings"] = map;
-    })?
-    .output()?
-    .exits(0)?
-    .prints("0:0\n65534:65534\n0:0\n0:0")?;
+    })?;
+    run.output()?.exits(0)?.prints("0:0\n65534:65534\n0:0\n0:0")?;
     for (name, owner) in [("new", 0), ("own", 100_000)] {
         let made = fs::metadata(volume.path().join(name))?;
         ensure!(
