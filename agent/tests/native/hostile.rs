@@ -22,6 +22,19 @@ fn refused_at_last(host: &mut Host, container: &str) -> Option<String> {
     None
 }
 
+/// What `script`, the first process of a container, prints while launchers of others come and go.
+fn seen_of_launchers(host: &mut Host, script: &str) -> String {
+    let plan = container("c", &["sh", "-c", script]);
+    let stdout = plan.process.as_ref().unwrap().stdio.as_ref().unwrap().stdout.unwrap();
+    host.create(plan);
+    host.start("c");
+    for number in 0..TRIES {
+        host.request(exec("c", &format!("e{number}"), process(&["true"])));
+    }
+    host.delete("c", true);
+    host.all(stdout)
+}
+
 #[test]
 fn a_launcher_that_the_container_stops_holds_up_nobody() {
     if !possible() {
@@ -55,16 +68,8 @@ fn a_launcher_shows_no_descriptor_of_the_agent() {
     // Stopped, it can be looked at by whoever may trace it: a line for each of its descriptors.
     let script = "cd /proc; while :; do kill -STOP -1
         for p in [0-9]*; do [ $p = 1 ] || ls -l $p/fd 2>/dev/null; done; done";
-    let plan = container("c", &["sh", "-c", script]);
-    let stdout = plan.process.as_ref().unwrap().stdio.as_ref().unwrap().stdout.unwrap();
     let mut host = Host::new();
-    host.create(plan);
-    host.start("c");
-    for number in 0..TRIES {
-        host.request(exec("c", &format!("e{number}"), process(&["true"])));
-    }
-    host.delete("c", true);
-    let seen = host.all(stdout);
+    let seen = seen_of_launchers(&mut host, script);
     let links: Vec<_> = seen.lines().filter_map(|line| Some(line.split_once(" -> ")?.1)).collect();
     if links.is_empty() {
         println!("{LOST}");
@@ -91,16 +96,8 @@ fn a_launcher_s_program_cannot_be_changed() {
                then case $(readlink $p/exe) in /usr/*|/bin/*|'') ;; *) echo changed ;; esac
                elif grep -q Read-only /tmp/why; then echo read-only; fi ;;
         esac; done; done";
-    let plan = container("c", &["sh", "-c", script]);
-    let stdout = plan.process.as_ref().unwrap().stdio.as_ref().unwrap().stdout.unwrap();
     let mut host = Host::new();
-    host.create(plan);
-    host.start("c");
-    for number in 0..TRIES {
-        host.request(exec("c", &format!("e{number}"), process(&["true"])));
-    }
-    host.delete("c", true);
-    let seen = host.all(stdout);
+    let seen = seen_of_launchers(&mut host, script);
     assert!(!seen.contains("changed"), "{seen}");
     if !seen.contains("read-only") {
         println!("{LOST}");
