@@ -60,7 +60,7 @@ fn one(place: &Place<'_>, plan: &Mount, index: usize) -> Result<()> {
         // What is shared was made, and is bound.
         MountKind::Bind | MountKind::Shared if plan.uid_map.is_empty() => plan.source.clone(),
         // The agent mounted what is id-mapped there.
-        _ => format!("{}/{index}", place.plan.files).into_bytes(),
+        _ => format!("{}/{}", place.plan.files, plan.number_at(index)).into_bytes(),
     };
     bind(place.root, plan, &source)?;
     finish(place.root, plan)

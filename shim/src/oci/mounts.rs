@@ -7,6 +7,7 @@
 //!
 //! Invariant: no path of the host is ever opened in the guest.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -178,23 +179,63 @@ pub(super) fn mounts(
             let shown = mount.destination().display();
             warnings.push(format!("{field}.destination: {shown} is not absolute; taken from /"));
         }
-        let (plan, live) = one(&field, mount, around, warnings)?;
+        let (mut plan, live) = one(&field, mount, around, warnings)?;
         total += plan.content.len();
-        if let Some((place, wish)) = live {
-            let mapped = !plan.uid_map.is_empty();
-            let source = mount.source().clone().unwrap_or_default();
-            let destination = mount.destination().display();
-            let called = format!("{field}: mount of {} on {destination}", source.display());
-            volumes.push(Volume { mount: index, called, place, wish, mapped });
-        }
         if total > MAX_FILES {
             let problem =
                 format!("the bound files are larger than {} KiB together", MAX_FILES >> 10);
             return Err(invalid("mounts", problem));
         }
-        plans.push(plan);
+        if index != plans.len() {
+            plan.number = u32::try_from(index).ok();
+        }
+        let Some((place, wish)) = live else {
+            plans.push(plan);
+            continue;
+        };
+        let source = mount.source().clone().unwrap_or_default();
+        let destination = mount.destination().display();
+        let called = format!("{field}: mount of {} on {destination}", source.display());
+        let mapped = !plan.uid_map.is_empty();
+        let volume = Volume { mount: plans.len(), called, place, wish, mapped };
+        if mapped && plan.map_recursively && wish.deep {
+            let first = mounts.len() + plans.len();
+            let made = nested(plan, volume, first, (&mut plans, &mut volumes));
+            made.map_err(|error| refused(&field, &source, mount, &error))?;
+        } else {
+            plans.push(plan);
+            volumes.push(volume);
+        }
     }
     Ok((plans, volumes))
+}
+
+/// Has a volume that is id-mapped with all that is mounted below it be one for each of these mounts: the guest cannot map
+/// what it sees as a mount within a volume. Their numbers begin with `first`.
+fn nested(
+    plan: protocol::Mount,
+    volume: Volume,
+    first: usize,
+    (plans, volumes): (&mut Vec<protocol::Mount>, &mut Vec<Volume>),
+) -> io::Result<()> {
+    let wish = Wish { deep: false, ..volume.wish };
+    let below = volume.place.mounted_below()?;
+    let below = below.into_iter().enumerate().map(|(number, (path, place))| {
+        let destination = Path::new(OsStr::from_bytes(&plan.destination)).join(path);
+        let plan = protocol::Mount {
+            destination: destination.into_os_string().into_encoded_bytes(),
+            number: u32::try_from(first + number).ok(),
+            ..plan.clone()
+        };
+        (plan, place)
+    });
+    let below: Vec<_> = below.collect();
+    let Volume { called, place, mapped, .. } = volume;
+    for (plan, place) in std::iter::once((plan, place)).chain(below) {
+        volumes.push(Volume { mount: plans.len(), called: called.clone(), place, wish, mapped });
+        plans.push(plan);
+    }
+    Ok(())
 }
 
 /// The plan of one mount, and what it shows if that is a volume.

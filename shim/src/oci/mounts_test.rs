@@ -258,3 +258,44 @@ fn what_every_machine_has_is_the_machine_s() {
     assert!(bound("/dev", "/host/dev").is_err());
     assert!(bound("/tmp", "/proc").is_err());
 }
+
+#[test]
+fn what_is_mounted_below_is_mapped_as_a_volume_of_its_own() {
+    let root = Place::find(Path::new("/")).unwrap();
+    let below = root.mounted_below().unwrap();
+    let read = |path: &Path| {
+        let live = if path == Path::new("/tree") {
+            Live::Must(root.clone())
+        } else {
+            Live::Cannot("it is a test".into())
+        };
+        Ok(HostFile { content: b"x".into(), mode: 0o644, memory: None, live })
+    };
+    let map = [protocol::IdMap { container: 0, host: 100_000, size: 10 }];
+    let user_namespace = Some((map.as_slice(), map.as_slice()));
+    let around = Around { bundle: Path::new("/b"), read: &read, user_namespace };
+    let planned = |option: &str| {
+        let mounts = json!([
+            {"destination": "/data", "source": "/tree", "options": ["rbind", option]},
+            {"destination": "/etc/hosts", "source": "/file", "options": ["bind"]},
+        ]);
+        let list: Vec<Mount> = serde_json::from_value(mounts).unwrap();
+        super::mounts(&list, &around, &mut Vec::new()).unwrap()
+    };
+    let (plans, volumes) = planned("idmap");
+    assert_eq!((plans.len(), volumes.len(), volumes[0].wish.deep), (2, 1, true));
+    assert!(plans.iter().all(|plan| plan.number.is_none()));
+    let (plans, volumes) = planned("ridmap");
+    assert_eq!((plans.len(), volumes.len()), (2 + below.len(), 1 + below.len()));
+    for (index, (path, place)) in below.iter().enumerate() {
+        let (plan, volume) = (&plans[1 + index], &volumes[1 + index]);
+        assert_eq!(plan.destination, Path::new("/data").join(path).as_os_str().as_bytes());
+        assert_eq!((volume.mount, volume.wish.deep, volume.mapped), (1 + index, false, true));
+        assert_eq!(volume.place.look().unwrap(), place.look().unwrap());
+    }
+    // What is told of a file by its number in the configuration reaches it.
+    let numbers: Vec<usize> = (0..).zip(&plans).map(|(at, plan)| plan.number_at(at)).collect();
+    assert_eq!(numbers.last(), Some(&1));
+    let all: std::collections::BTreeSet<_> = numbers.iter().collect();
+    assert_eq!(all.len(), numbers.len(), "{numbers:?}");
+}

@@ -22,6 +22,24 @@ fn what_is_not_there_is_not_found() {
 }
 
 #[test]
+fn mount_points_are_read_as_the_kernel_writes_them() {
+    let text = b"22 1 8:1 / /a\\040b rw - ext4 /dev/sda rw\n23 22 0:5 /x /a\\134\\011 ro shared:1 - tmpfs t rw\n24 broken\n";
+    let found: Vec<_> = mount_points(text).collect();
+    assert_eq!(found, [(22, PathBuf::from("/a b")), (23, PathBuf::from("/a\\\t"))]);
+}
+
+#[test]
+fn what_is_mounted_below_a_place_is_found() {
+    let dev = Place::find(Path::new("/")).unwrap();
+    let below = dev.mounted_below().unwrap();
+    let (_, proc) = below.iter().find(|(path, _)| path == Path::new("proc")).unwrap();
+    assert!(proc.mounted_below().unwrap().iter().all(|(path, _)| !path.starts_with("proc")));
+    assert!(below.iter().all(|(path, _)| path.is_relative()));
+    let directory = tempfile::tempdir().unwrap();
+    assert!(Place::find(directory.path()).unwrap().mounted_below().unwrap().is_empty());
+}
+
+#[test]
 fn a_tree_is_a_mount_without_rights_that_is_attached_nowhere() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("file"), "content").unwrap();
