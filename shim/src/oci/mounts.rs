@@ -198,7 +198,8 @@ pub(super) fn mounts(
         let called = format!("{field}: mount of {} on {destination}", source.display());
         let mapped = !plan.uid_map.is_empty();
         let volume = Volume { mount: plans.len(), called, place, wish, mapped };
-        if mapped && plan.map_recursively && wish.deep {
+        let readonly = wish.readonly && !wish.all_readonly && !wish.follow;
+        if wish.deep && (plan.map_recursively || readonly) {
             let first = mounts.len() + plans.len();
             let made = nested(plan, volume, first, (&mut plans, &mut volumes));
             made.map_err(|error| refused(&field, &source, mount, &error))?;
@@ -210,8 +211,8 @@ pub(super) fn mounts(
     Ok((plans, volumes))
 }
 
-/// Has a volume that is id-mapped with all that is mounted below it be one for each of these mounts: the guest cannot map
-/// what it sees as a mount within a volume. Their numbers begin with `first`.
+/// Has a volume be one for each mount that is in it. What the guest sees as a mount within a volume it cannot map, and has as
+/// read-only as the volume itself, which the host has not. Their numbers begin with `first`.
 fn nested(
     plan: protocol::Mount,
     volume: Volume,
@@ -219,20 +220,28 @@ fn nested(
     (plans, volumes): (&mut Vec<protocol::Mount>, &mut Vec<Volume>),
 ) -> io::Result<()> {
     let wish = Wish { deep: false, ..volume.wish };
-    let below = volume.place.mounted_below()?;
-    let below = below.into_iter().enumerate().map(|(number, (path, place))| {
+    let mut below = Vec::new();
+    for (path, place) in volume.place.mounted_below()? {
+        // Nothing in the guest could be behind a socket or a device node.
+        if !matches!(place.look()?.0, FileType::Directory | FileType::RegularFile) {
+            continue;
+        }
         let destination = Path::new(OsStr::from_bytes(&plan.destination)).join(path);
-        let plan = protocol::Mount {
+        let mut inner = protocol::Mount {
             destination: destination.into_os_string().into_encoded_bytes(),
-            number: u32::try_from(first + number).ok(),
+            number: u32::try_from(first + below.len()).ok(),
+            flags: 0,
             ..plan.clone()
         };
-        (plan, place)
-    });
-    let below: Vec<_> = below.collect();
-    let Volume { called, place, mapped, .. } = volume;
-    for (plan, place) in std::iter::once((plan, place)).chain(below) {
-        volumes.push(Volume { mount: plans.len(), called: called.clone(), place, wish, mapped });
+        if !plan.map_recursively {
+            (inner.uid_map, inner.gid_map) = (Vec::new(), Vec::new());
+        }
+        below.push((inner, place, Wish { readonly: wish.all_readonly, ..wish }));
+    }
+    let Volume { called, place, .. } = volume;
+    for (plan, place, wish) in std::iter::once((plan, place, wish)).chain(below) {
+        let (called, mapped) = (called.clone(), !plan.uid_map.is_empty());
+        volumes.push(Volume { mount: plans.len(), called, place, wish, mapped });
         plans.push(plan);
     }
     Ok(())

@@ -260,9 +260,12 @@ fn what_every_machine_has_is_the_machine_s() {
 }
 
 #[test]
-fn what_is_mounted_below_is_mapped_as_a_volume_of_its_own() {
+fn what_is_mounted_below_is_a_volume_of_its_own_where_it_must_be() {
     let root = Place::find(Path::new("/")).unwrap();
-    let below = root.mounted_below().unwrap();
+    let mut below = root.mounted_below().unwrap();
+    below.retain(|(_, place)| {
+        matches!(place.look().unwrap().0, FileType::Directory | FileType::RegularFile)
+    });
     let read = |path: &Path| {
         let live = if path == Path::new("/tree") {
             Live::Must(root.clone())
@@ -274,18 +277,26 @@ fn what_is_mounted_below_is_mapped_as_a_volume_of_its_own() {
     let map = [protocol::IdMap { container: 0, host: 100_000, size: 10 }];
     let user_namespace = Some((map.as_slice(), map.as_slice()));
     let around = Around { bundle: Path::new("/b"), read: &read, user_namespace };
-    let planned = |option: &str| {
+    let planned = |options: &[&str]| {
         let mounts = json!([
-            {"destination": "/data", "source": "/tree", "options": ["rbind", option]},
+            {"destination": "/data", "source": "/tree", "options": options},
             {"destination": "/etc/hosts", "source": "/file", "options": ["bind"]},
         ]);
         let list: Vec<Mount> = serde_json::from_value(mounts).unwrap();
         super::mounts(&list, &around, &mut Vec::new()).unwrap()
     };
-    let (plans, volumes) = planned("idmap");
-    assert_eq!((plans.len(), volumes.len(), volumes[0].wish.deep), (2, 1, true));
-    assert!(plans.iter().all(|plan| plan.number.is_none()));
-    let (plans, volumes) = planned("ridmap");
+    for one in [&["rbind", "idmap"][..], &["rbind", "ro", "rro"], &["rbind", "ro", "rslave"]] {
+        let (plans, volumes) = planned(one);
+        assert_eq!((plans.len(), volumes.len(), volumes[0].wish.deep), (2, 1, true), "{one:?}");
+        assert!(plans.iter().all(|plan| plan.number.is_none()));
+    }
+    let (plans, volumes) = planned(&["rbind", "ro"]);
+    assert_eq!(volumes.len(), 1 + below.len());
+    assert_eq!((plans[0].flags, plans[1].flags), (libc::MS_RDONLY, 0));
+    assert_eq!((volumes[0].wish.readonly, volumes[1].wish.readonly), (true, false));
+    assert!(!volumes[1].mapped);
+    assert_eq!(planned(&["bind", "ro"]).1.len(), 1, "what is mounted below is not seen");
+    let (plans, volumes) = planned(&["rbind", "ridmap"]);
     assert_eq!((plans.len(), volumes.len()), (2 + below.len(), 1 + below.len()));
     for (index, (path, place)) in below.iter().enumerate() {
         let (plan, volume) = (&plans[1 + index], &volumes[1 + index]);

@@ -25,6 +25,7 @@ cases!("volumes":
     nothing_leads_out_of_a_volume,
     a_file_that_can_be_written_to_is_the_host_s,
     submounts_are_there_if_asked_for,
+    submounts_of_a_read_only_or_mapped_volume_are_as_runc_has_them,
     ids_are_mapped,
     ids_are_mapped_for_a_user_namespace,
     two_volumes_are_two_file_systems,
@@ -230,6 +231,35 @@ fn submounts_are_there_if_asked_for() -> Result<()> {
         .exits(0)?
         .prints("0")
         .map(drop)
+}
+
+fn submounts_of_a_read_only_or_mapped_volume_are_as_runc_has_them() -> Result<()> {
+    let volume = directory()?;
+    let below = volume.path().join("a b");
+    fs::create_dir(&below)?;
+    let _memory = Memory::on(&below)?;
+    fs::write(below.join("file"), "")?;
+    let map = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
+    let script = "touch /ro/new || echo top; touch '/ro/a b/new' && echo inside; \
+                  touch '/rro/a b/more' || echo none; stat -c %u:%g '/mapped/a b/file'; \
+                  stat -c %u:%g '/top/a b/file'";
+    let run = Run::bundle(script, |config| {
+        bind(config, volume.path(), "/ro", &["rbind", "ro"]);
+        bind(config, volume.path(), "/rro", &["rbind", "ro", "rro"]);
+        for (destination, option) in [("/mapped", "ridmap"), ("/top", "idmap")] {
+            bind(config, volume.path(), destination, &["rbind", option]);
+            if let Some(mount) = config["mounts"].as_array_mut().and_then(|list| list.last_mut()) {
+                (mount["uidMappings"], mount["gidMappings"]) = (map(12), map(34));
+            }
+        }
+    })?;
+    let outcome = run.output()?.exits(0)?;
+    let said = outcome.text();
+    for line in ["top", "inside", "none", "12:34\n0:0"] {
+        ensure!(said.contains(line), "no {line:?}: {said}");
+    }
+    ensure!(below.join("new").exists() && !below.join("more").exists());
+    Ok(())
 }
 
 fn ids_are_mapped() -> Result<()> {
