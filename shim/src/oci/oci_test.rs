@@ -19,6 +19,7 @@ fn read(path: &Path) -> io::Result<HostFile> {
         Some("resolv.conf" | "hostname" | "containerenv") => Ok(HostFile {
             content: b"content".into(),
             mode: 0o644,
+            of_root: true,
             memory: None,
             live: Live::Cannot("it is a test".into()),
         }),
@@ -135,6 +136,7 @@ fn everything_at_once() {
         Ok(HostFile {
             content: b"content".into(),
             mode: 0o644,
+            of_root: true,
             memory: None,
             live: Live::Cannot("it is a test".into()),
         })

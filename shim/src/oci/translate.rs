@@ -2,6 +2,7 @@
 //!
 //! Invariant: pure but for the given function that reads small files.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -13,8 +14,9 @@ use oci_spec::runtime::{Linux, LinuxResources, LinuxSchedulerPolicy, Process};
 
 use super::guest_hooks::{self, About};
 use super::hooks::{self, Hooks};
+use super::host_file::HostFile;
 use super::mount_options::propagation;
-use super::mounts::{Around, HostFile, Volume, clean, mounts};
+use super::mounts::{Around, MAX_FILES, Volume, clean, mounts};
 use super::namespaces::HostNetwork;
 use super::{
     Bundle, DeviceRules, HostDisk, OciError, cgroup, devices, invalid, namespaces, process, time,
@@ -93,6 +95,7 @@ pub fn translate(
         bundle: &bundle.directory,
         read,
         user_namespace: has(NamespaceKind::User).then_some((&uid_map, &gid_map)),
+        room: Cell::new(MAX_FILES),
     };
     let (mounts, volumes) =
         mounts(spec.mounts().as_deref().unwrap_or_default(), &around, &mut warnings)?;

@@ -5,12 +5,12 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, openat, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::sys;
@@ -27,6 +27,12 @@ impl PartialEq for Place {
 
 impl Eq for Place {}
 
+impl AsFd for Place {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Place {
     /// What is at `path` now; links are followed.
     ///
@@ -35,16 +41,6 @@ impl Place {
     pub fn find(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         Ok(Self(Arc::new(openat(CWD, path, flags, Mode::empty())?)))
-    }
-
-    /// Its kind, its permission bits and its size.
-    ///
-    /// # Errors
-    /// Those of `fstat(2)`.
-    pub fn look(&self) -> io::Result<(FileType, u32, u64)> {
-        let stat = rustix::fs::fstat(self.0.as_fd())?;
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        Ok((FileType::from_raw_mode(stat.st_mode), stat.st_mode & 0o7777, size))
     }
 
     /// What is mounted below it, in the order in which it was: where, from here, and what is there.
