@@ -209,6 +209,8 @@ pub enum MountKind {
     Shared = 3,
     /// A directory or file of the host, of the pod's file system of volumes; the source is its name there.
     Volume = 4,
+    /// Something of the container's own, as earlier mounts have made it; the source is its path in the container.
+    Inner = 5,
 }
 
 /// A namespace the container does not share with the agent.

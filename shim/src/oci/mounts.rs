@@ -71,14 +71,26 @@ const OF_ENGINES: [&[u8]; 10] = [
 
 /// What is known of the container and its bundle when its mounts are planned.
 pub(super) struct Around<'a> {
-    /// The bundle's directory.
+    /// The bundle's directory, and that of its root file system.
     pub(super) bundle: &'a Path,
+    pub(super) rootfs: &'a Path,
     /// Gives the content of a file of the host, by absolute path.
     pub(super) read: &'a dyn Fn(&Path) -> io::Result<HostFile>,
     /// The maps of the container's own user namespace, if it has one.
     pub(super) user_namespace: Option<(&'a [protocol::IdMap], &'a [protocol::IdMap])>,
     /// How many bytes of files can be brought along yet: at first [`MAX_FILES`].
     pub(super) room: Cell<usize>,
+}
+
+impl Around<'_> {
+    /// The path in the container of what is at `path` on the host, if that is in the root file system: what a container
+    /// has there is a copy, with other things mounted in it.
+    fn inside(&self, path: &Path) -> Option<Vec<u8>> {
+        let root = clean(self.rootfs.as_os_str().as_bytes());
+        let path = clean(path.as_os_str().as_bytes());
+        let below = path.strip_prefix(root.as_slice()).filter(|_| root != b"/")?;
+        below.starts_with(b"/").then(|| below.to_vec())
+    }
 }
 
 /// The plans of `mounts`.
@@ -183,7 +195,9 @@ fn one(
         _ => (bind, fstype),
     };
     let mut plan = protocol::Mount {
-        destination: absolute(mount.destination()),
+        destination: around
+            .inside(mount.destination())
+            .unwrap_or_else(|| absolute(mount.destination())),
         flags: options.flags & !(libc::MS_BIND | libc::MS_REC),
         propagation: options.propagation,
         recursive_set: options.recursive_set,
@@ -237,6 +251,12 @@ fn bound(
     (options, plan, warnings): (&MountOptions, &mut protocol::Mount, &mut Vec<String>),
 ) -> Result<Option<(Place, Wish)>, OciError> {
     let source = around.bundle.join(mount.source().clone().unwrap_or_default());
+    if let Some(path) = around.inside(&source) {
+        plan.kind = protocol::MountKind::Inner.into();
+        plan.source = path;
+        plan.flags |= options.flags & libc::MS_REC;
+        return Ok(None);
+    }
     let file = (around.read)(&source).map_err(|error| refused(field, &source, mount, &error))?;
     if let Some(bytes) = file.memory.filter(|_| clean(&plan.destination) == b"/dev/shm") {
         plan.kind = protocol::MountKind::Shared.into();

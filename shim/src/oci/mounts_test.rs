@@ -20,6 +20,7 @@ fn plan(mount: serde_json::Value) -> Result<protocol::Mount, String> {
     let user_namespace = Some((map.as_slice(), map.as_slice()));
     let around = Around {
         bundle: Path::new("/bundle"),
+        rootfs: Path::new("/bundle/rootfs"),
         read: &read,
         user_namespace,
         room: Cell::new(MAX_FILES),
@@ -97,6 +98,7 @@ fn what_hides_proc_is_refused_as_by_runc() {
                 })
             };
             let around = Around {
+                rootfs: Path::new("/b/rootfs"),
                 bundle: Path::new("/"),
                 read: &read,
                 user_namespace: None,
@@ -161,6 +163,7 @@ fn a_file_is_a_volume_if_somebody_may_write_to_it() {
         let mount: Mount = serde_json::from_value(mount).unwrap();
         let around = Around {
             bundle: Path::new("/b"),
+            rootfs: Path::new("/b/rootfs"),
             read: &read,
             user_namespace: None,
             room: Cell::new(MAX_FILES),
@@ -207,6 +210,7 @@ fn an_empty_directory_in_memory_becomes_memory_of_the_pod() {
     .unwrap();
     let around = Around {
         bundle: Path::new("/b"),
+        rootfs: Path::new("/b/rootfs"),
         read: &memory,
         user_namespace: None,
         room: Cell::new(MAX_FILES),
@@ -270,8 +274,13 @@ fn what_is_mounted_below_is_a_volume_of_its_own_where_it_must_be() {
     };
     let map = [protocol::IdMap { container: 0, host: 100_000, size: 10 }];
     let user_namespace = Some((map.as_slice(), map.as_slice()));
-    let around =
-        Around { bundle: Path::new("/b"), read: &read, user_namespace, room: Cell::new(MAX_FILES) };
+    let around = Around {
+        bundle: Path::new("/b"),
+        rootfs: Path::new("/b/rootfs"),
+        read: &read,
+        user_namespace,
+        room: Cell::new(MAX_FILES),
+    };
     let planned = |options: &[&str]| {
         let mounts = json!([
             {"destination": "/data", "source": "/tree", "options": options},
@@ -304,4 +313,22 @@ fn what_is_mounted_below_is_a_volume_of_its_own_where_it_must_be() {
     assert_eq!(numbers.last(), Some(&1));
     let all: std::collections::BTreeSet<_> = numbers.iter().collect();
     assert_eq!(all.len(), numbers.len(), "{numbers:?}");
+}
+
+#[test]
+fn what_is_in_the_root_file_system_is_the_container_s_own() {
+    let inner = plan(json!({"destination": "/bundle/rootfs/to/it", "type": "bind",
+        "source": "rootfs/from/../here", "options": ["rbind"]}))
+    .unwrap();
+    assert_eq!(inner.kind(), protocol::MountKind::Inner);
+    assert_eq!(
+        (inner.source.as_slice(), inner.destination.as_slice()),
+        (&b"/here"[..], &b"/to/it"[..])
+    );
+    assert_eq!(inner.flags, libc::MS_REC);
+    for source in ["/bundle/rootfs", "/bundle/rootfsx/file", "rootfs/../hosts"] {
+        let mount = json!({"destination": "/x", "type": "bind", "source": source});
+        let kind = plan(mount).map(|plan| plan.kind());
+        assert_ne!(kind, Ok(protocol::MountKind::Inner), "{source}");
+    }
 }
