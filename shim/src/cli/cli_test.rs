@@ -16,7 +16,6 @@ fn the_definition_is_sound() {
     for word in ["run", "spec", "doctor", "--root", "--log-format", "--version"] {
         assert!(help.contains(word), "{word}: {help}");
     }
-    assert!(version().starts_with("cofferdam version 0."));
 }
 
 #[test]
