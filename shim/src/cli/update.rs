@@ -108,8 +108,8 @@ impl Update {
                 file.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0)
             };
             update.check_memory(used("memory.current"), used("memory.swap.current"))?;
-            let container = saved.id.clone();
-            ask_at(&socket, &ToSupervisor::Update { container, settings }).await
+            let (container, needs) = (saved.id.clone(), update.needs);
+            ask_at(&socket, &ToSupervisor::Update { container, settings, needs }).await
         })?;
         set(&mut spec, update.resources)?;
         save_config(&saved.directory(&global.root), &serde_json::to_vec(&spec)?)?;
