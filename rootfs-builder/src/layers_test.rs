@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Uid, mkfifo};
@@ -144,14 +146,23 @@ fn builders_of_the_same_directory_share_one_image() {
 fn directory_that_changes_while_it_is_read_is_refused_and_leaves_nothing() {
     let (_directory, cache, root) = setup();
     fs::write(root.join("big"), vec![1; 20 << 20]).unwrap();
-    let mut count = 0;
+    let done = AtomicBool::new(false);
 
-    let error = cache
-        .layer(&root, |_| {
-            count += 1;
-            fs::write(root.join("changing"), count.to_string()).unwrap();
-        })
-        .unwrap_err();
+    // Somebody changes it all the time: how often progress is told depends on the machine.
+    let error = thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = fs::File::options().write(true).open(root.join("big")).unwrap();
+            for count in 0.. {
+                file.set_modified(UNIX_EPOCH + Duration::from_secs(count)).unwrap();
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        let outcome = cache.layer(&root, |_| {});
+        done.store(true, Ordering::Relaxed);
+        outcome.unwrap_err()
+    });
 
     assert!(matches!(error, LayerError::Changing { .. }), "{error}");
     assert_eq!(fs::read_dir(root.parent().unwrap().join("cache")).unwrap().count(), 0);
