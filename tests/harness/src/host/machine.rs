@@ -12,6 +12,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -103,9 +104,12 @@ impl Machine {
     /// # Errors
     /// As [`Machine::keep`].
     pub fn once(config: &Config) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let parent = Self::place("");
         remove_stale(&parent);
-        Self::start(parent.join(format!("once-{}", std::process::id())), config, false)
+        // One process may have several.
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self::start(parent.join(format!("once-{}-{count}", std::process::id())), config, false)
     }
 
     fn start(dir: PathBuf, config: &Config, keep: bool) -> Result<Self> {
