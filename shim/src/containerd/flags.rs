@@ -64,9 +64,9 @@ impl Flags {
                 None => (flag.to_owned(), None),
             };
             match name.as_str() {
-                "debug" => flags.debug = is_set(&name, given)?,
-                "v" if is_set(&name, given.clone())? => flags.action = Action::Version,
-                "info" if is_set(&name, given.clone())? => flags.action = Action::Info,
+                "debug" => flags.debug = is_set(&name, given.as_deref())?,
+                "v" if is_set(&name, given.as_deref())? => flags.action = Action::Version,
+                "info" if is_set(&name, given.as_deref())? => flags.action = Action::Info,
                 "v" | "info" => {}
                 _ => {
                     let value = given.map_or_else(|| arguments.next().transpose(), |v| Ok(Some(v)));
@@ -109,8 +109,8 @@ fn action(word: &str) -> Result<Action> {
     }
 }
 
-fn is_set(name: &str, value: Option<String>) -> Result<bool> {
-    match value.as_deref() {
+fn is_set(name: &str, value: Option<&str>) -> Result<bool> {
+    match value {
         None | Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(true),
         Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(false),
         Some(other) => bail!("-{name}={other}: true or false"),

@@ -3,7 +3,7 @@
 //! Invariant: it ends when containerd says so, and then nothing of its pod is left but what containerd will have deleted.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
 use std::rc::Rc;
@@ -62,7 +62,7 @@ fn inherited() -> Result<StdListener> {
         listens,
         "standard input is no listening socket: containerd starts this program"
     );
-    let listener = StdListener::from(OwnedFd::from(stdin));
+    let listener = StdListener::from(stdin);
     listener.set_nonblocking(true).context("the listening socket")?;
     Ok(listener)
 }

@@ -49,7 +49,7 @@ const PAGE_SETTING: &str = "COFFERDAM_CASE_REPORT";
 const PAGE: &str = "conformance.md";
 
 /// Topics of end-to-end cases that take long: they run when they are asked for.
-const LONG: &[&str] = &["conformance", "podman", "docker"];
+const LONG: &[&str] = &["conformance", "podman", "docker", "containerd"];
 
 /// What a KVM-level test prints when it cannot run.
 const SKIPPED: &str = "SKIPPED:";
