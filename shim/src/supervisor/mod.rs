@@ -419,13 +419,12 @@ async fn finish(
     let timeline = shared.pod.stop().await;
     // The guest is gone; the file server's control group is the monitor's.
     drop(shared.volumes.lock().await.take());
-    match shared.state.take() {
-        Some(state) if keeps => state.leave(),
-        Some(state) => {
-            hostgroup::leave(state.path());
-            drop(state);
+    if let Some(state) = shared.state.take() {
+        // This process may go on, and nobody can remove a group with somebody in it.
+        hostgroup::leave(state.path());
+        if keeps {
+            state.leave();
         }
-        None => {}
     }
     if let Some(mut last) = last {
         last.tell(&timeline).await;

@@ -136,10 +136,19 @@ impl Containerd {
     }
 
     /// The exit code that is told when the task of a container is deleted.
+    pub(super) fn end(&self, id: &str) -> Result<i32> {
+        let outcome = self.ctr(&["task", "delete", id])?.exits(0)?;
+        // ctr speaks only of those that are not 0.
+        let told = outcome.stderr.split_once("non-zero exit code ");
+        let code = told.and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
+        code.map_or(Ok(0), |code| code.parse().with_context(|| format!("{outcome}")))
+    }
+
+    /// The same; the container goes, too.
     pub(super) fn delete(&self, id: &str) -> Result<i32> {
-        let outcome = self.ctr(&["task", "delete", id])?;
+        let code = self.end(id)?;
         self.ctr(&["container", "delete", id])?.exits(0)?;
-        Ok(outcome.code)
+        Ok(code)
     }
 
     /// Listens to events from now on.

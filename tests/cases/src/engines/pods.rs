@@ -50,7 +50,7 @@ fn containers_share_the_machine_of_their_sandbox(containerd: &Containerd) -> Res
     for _ in 0..3 {
         containerd.ctr(&["task", "kill", "--signal", "KILL", &first])?.exits(0)?;
         containerd.wait_for(&first, "STOPPED")?;
-        ensure!(containerd.ctr(&["task", "delete", &first])?.code == 137);
+        ensure!(containerd.end(&first)? == 137);
         containerd.ctr(&["task", "start", "--detach", &first])?.exits(0)?;
         containerd.exec(&first, "ls /tmp/own")?.exits(1)?;
     }
