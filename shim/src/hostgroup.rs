@@ -48,28 +48,40 @@ pub(crate) fn create(path: &Path, systemd: bool, state: &Path) -> Result<Option<
 #[error("container's cgroup is not empty: {0}")]
 pub(crate) struct Busy(PathBuf);
 
-/// Removes the group that `state` has a note of, then the note. The kernel takes a moment to take apart those that were in
-/// it: a group that is busy is tried for as long as `patience`, and then both stay. Whether nothing is left to be done.
+/// Removes the group that `state` has a note of, then the note. Whether nothing is left to be done.
 #[must_use]
 pub(crate) fn clear(state: &Path, patience: Duration) -> bool {
-    let note = state.join(NOTE);
-    let Ok(group) = fs::read(&note) else { return true };
-    let group = PathBuf::from(OsString::from_vec(group));
-    let until = Instant::now() + patience;
-    while is_still_busy(&group) {
-        if Instant::now() >= until {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let _ = fs::remove_file(note);
-    true
+    clear_noted(&state.join(NOTE), patience, |_| true)
 }
 
-/// Tries to remove `group`; whether waiting may help.
-fn is_still_busy(group: &Path) -> bool {
-    let removed = fs::remove_dir(group);
-    removed.is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+/// Removes the group whose path the file `note` holds, if it is `ours`, then the note. The kernel takes a moment to take
+/// apart what was in it: a group that is busy is tried for as long as `patience`, and then both stay, for the next who
+/// tries. Whether nothing is left to be done.
+#[must_use]
+pub(crate) fn clear_noted(
+    note: &Path,
+    patience: Duration,
+    ours: impl FnOnce(&Path) -> bool,
+) -> bool {
+    let Ok(group) = fs::read(note) else { return true };
+    let group = PathBuf::from(OsString::from_vec(group));
+    let until = Instant::now() + patience;
+    let mut done = !ours(&group) || is_removed(&group);
+    while !done && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+        done = is_removed(&group);
+    }
+    if done {
+        let _ = fs::remove_file(note);
+    }
+    done
+}
+
+/// Tries to remove `group`; whether it is gone, or waiting does not help.
+fn is_removed(group: &Path) -> bool {
+    !fs::remove_dir(group).is_err_and(|error| {
+        matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty)
+    })
 }
 
 /// Moves this process out of the group of the container with the state directory `state`, if there is one: who removes

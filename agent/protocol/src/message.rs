@@ -204,7 +204,7 @@ pub mod request {
     /// The new content of a file mount.
     #[derive(Clone, PartialEq, Message)]
     pub struct FileContent {
-        /// Which of the container's mounts.
+        /// The number of the mount among the container's.
         #[prost(uint32, tag = "1")]
         pub mount: u32,
         /// All of it.

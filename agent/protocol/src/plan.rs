@@ -182,6 +182,17 @@ pub struct Mount {
     /// The maps are for all that is mounted below the source, too.
     #[prost(bool, tag = "15")]
     pub map_recursively: bool,
+    /// Its number among the container's mounts, if that is not its place in the list.
+    #[prost(uint32, optional, tag = "16")]
+    pub number: Option<u32>,
+}
+
+impl Mount {
+    /// The number of this mount, whose place in the list is `index`.
+    #[must_use]
+    pub fn number_at(&self, index: usize) -> usize {
+        self.number.and_then(|number| number.try_into().ok()).unwrap_or(index)
+    }
 }
 
 /// What a [`Mount`] mounts.
@@ -198,6 +209,8 @@ pub enum MountKind {
     Shared = 3,
     /// A directory or file of the host, of the pod's file system of volumes; the source is its name there.
     Volume = 4,
+    /// Something of the container's own, as earlier mounts have made it; the source is its path in the container.
+    Inner = 5,
 }
 
 /// A namespace the container does not share with the agent.

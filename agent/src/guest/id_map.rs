@@ -6,7 +6,7 @@
 //! Invariant: the process that holds the user namespace open is reaped before anything else happens.
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use super::disks::make_dir;
 use crate::error::{Context, Failure, Result};
 use crate::sys::{self, Stage};
 
-/// Mounts what `plan` binds at `path`, with its id maps. The file of a [`MountKind::File`] is there already.
+/// Mounts what `plan` binds at `path`, with its id maps; of a [`MountKind::Inner`], only these. The file of a [`MountKind::File`] is there already.
 pub(super) fn mount(plan: &Mount, path: &Path) -> Result<()> {
     let source = match plan.kind() {
         MountKind::File => path,
@@ -34,18 +34,42 @@ pub(super) fn mount(plan: &Mount, path: &Path) -> Result<()> {
             }
             source
         }
+        MountKind::Inner => {
+            // It will be there when the launcher has come to it.
+            File::create(path).context(|| format!("making {}", path.display()))?;
+            return keep(&user_namespace(&plan.uid_map, &plan.gid_map)?, path);
+        }
         MountKind::Filesystem | MountKind::Volume => {
             return Err(Failure::unsupported("only bind mounts can be id-mapped"));
         }
     };
     let namespace = user_namespace(&plan.uid_map, &plan.gid_map)?;
+    let tree = tree(plan, source, &namespace)?;
+    sys::attach_tree(tree.as_fd(), path).context(|| "mounting".into())
+}
+
+/// Has the namespace be the file at `path`.
+fn keep(namespace: &OwnedFd, path: &Path) -> Result<()> {
+    let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+    nix::mount::mount(
+        Some(source.as_str()),
+        path,
+        None::<&str>,
+        nix::mount::MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .context(|| "keeping a user namespace".into())
+}
+
+/// A copy of what is mounted at `source`, attached nowhere, with the id maps of `plan`, which are those of `namespace`.
+pub(crate) fn tree(plan: &Mount, source: &Path, namespace: &impl AsFd) -> Result<OwnedFd> {
     let recursive = plan.map_recursively;
     // All below comes along in any case; whether it is mapped is another matter.
     let deep = recursive || plan.flags & libc::MS_REC != 0;
     let tree = sys::clone_tree(source, deep).context(|| "copying the mount".into())?;
     sys::map_tree(tree.as_fd(), namespace.as_fd(), recursive)
         .context(|| "setting the id maps (can this file system be id-mapped?)".into())?;
-    sys::attach_tree(tree.as_fd(), path).context(|| "mounting".into())
+    Ok(tree)
 }
 
 /// A user namespace with these maps.

@@ -5,7 +5,7 @@
 pub(crate) mod cgroup;
 pub(crate) mod cpu;
 mod disks;
-mod id_map;
+pub(crate) mod id_map;
 mod oom;
 mod pci;
 mod plug;

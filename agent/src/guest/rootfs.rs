@@ -165,7 +165,7 @@ impl Rootfs {
         let (uid, gid) = (owner(&container.uid_map), owner(&container.gid_map));
         let files = |(_, mount): &(usize, &Mount)| mount.kind() == MountKind::File;
         for (index, mount) in container.mounts.iter().enumerate().filter(files) {
-            let path = self.files().join(index.to_string());
+            let path = self.files().join(mount.number_at(index).to_string());
             let attempted =
                 || format!("writing the file for {}", crate::error::show(&mount.destination));
             if mount.content.len() > MAX_FILE {
@@ -213,7 +213,7 @@ impl Rootfs {
             if mount.uid_map.is_empty() && mount.gid_map.is_empty() {
                 continue;
             }
-            let path = self.files().join(index.to_string());
+            let path = self.files().join(mount.number_at(index).to_string());
             let shown = crate::error::show(&mount.destination);
             id_map::mount(mount, &path).context(|| format!("id-mapping the mount at {shown}"))?;
             self.mapped.push(path);

@@ -2,7 +2,9 @@
 //!
 //! Invariant: a mount point is a descriptor found inside the root file system, never a path.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use cofferdam_agent_protocol::{Mount, MountKind};
 use nix::errno::Errno;
@@ -16,6 +18,7 @@ use super::plan::LaunchPlan;
 use super::root::{Root, clean, proc_path};
 use super::{copy_up, options, paths};
 use crate::error::{Context, Failure, Result, show};
+use crate::guest::id_map;
 use crate::sys;
 
 /// Where mounts go.
@@ -39,7 +42,7 @@ fn attempted(mount: &Mount) -> String {
     let destination = show(&mount.destination);
     match mount.kind() {
         MountKind::Filesystem => format!("mounting {} at {destination}", mount.fstype),
-        MountKind::Bind | MountKind::Shared | MountKind::Volume => {
+        MountKind::Bind | MountKind::Shared | MountKind::Volume | MountKind::Inner => {
             format!("binding {} to {destination}", show(&mount.source))
         }
         MountKind::File => format!("mounting a file at {destination}"),
@@ -57,10 +60,11 @@ fn one(place: &Place<'_>, plan: &Mount, index: usize) -> Result<()> {
             new_instance(place.root, plan, plan.fstype.as_str(), &plan.data)?;
             return finish(place.root, plan);
         }
+        MountKind::Inner => return inner(place, plan, index),
         // What is shared was made, and is bound.
         MountKind::Bind | MountKind::Shared if plan.uid_map.is_empty() => plan.source.clone(),
         // The agent mounted what is id-mapped there.
-        _ => format!("{}/{index}", place.plan.files).into_bytes(),
+        _ => format!("{}/{}", place.plan.files, plan.number_at(index)).into_bytes(),
     };
     bind(place.root, plan, &source)?;
     finish(place.root, plan)
@@ -134,6 +138,26 @@ fn ordinary(root: &Root, plan: &Mount, fstype: &str) -> Result<()> {
     Err(Failure::other(text))
 }
 
+/// Binds what is at a path of the container now.
+fn inner(place: &Place<'_>, plan: &Mount, index: usize) -> Result<()> {
+    let found = place.root.place(&plan.source);
+    let found = found.context(|| format!("finding {}", show(&plan.source)))?;
+    let source = proc_path(&found);
+    if plan.uid_map.is_empty() {
+        bind(place.root, plan, source.as_bytes())?;
+    } else {
+        let namespace = format!("{}/{}", place.plan.files, plan.number_at(index));
+        let namespace = File::open(namespace).context(|| "opening the id maps".into())?;
+        let tree = id_map::tree(plan, Path::new(&source), &namespace)?;
+        let found = fstat(&tree).context(|| "looking at the mount".into())?;
+        let point = make_point(place.root, plan, is_directory(&found))?;
+        let target = proc_path(&point);
+        sys::attach_tree(tree.as_fd(), Path::new(&target)).context(|| "mount".into())?;
+        restrict(place.root, plan)?;
+    }
+    finish(place.root, plan)
+}
+
 /// Bind-mounts `source`, a path of the agent.
 fn bind(root: &Root, plan: &Mount, source: &[u8]) -> Result<()> {
     let found = stat(source).context(|| format!("stat {}", show(source)))?;
@@ -143,6 +167,13 @@ fn bind(root: &Root, plan: &Mount, source: &[u8]) -> Result<()> {
     let target = proc_path(&point);
     mount(Some(source), target.as_str(), None::<&str>, bind, None::<&str>)
         .context(|| "mount".into())?;
+    restrict(root, plan)
+}
+
+/// Gives a bind mount its flags, which it has not when it is made.
+fn restrict(root: &Root, plan: &Mount) -> Result<()> {
+    let flags = options::flags(plan.flags) | MsFlags::MS_BIND;
+    let bind = flags & (MsFlags::MS_BIND | MsFlags::MS_REC);
     match options::remount(flags) {
         Some(_) => paths::remount(root, &plan.destination, flags.difference(bind)),
         None => Ok(()),

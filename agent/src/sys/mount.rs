@@ -18,8 +18,9 @@ const ATTR_IDMAP: u64 = 0x0010_0000;
 const OPEN_TREE_CLONE: i32 = 1;
 const OPEN_TREE_CLOEXEC: i32 = libc::O_CLOEXEC;
 
-/// `MOVE_MOUNT_F_EMPTY_PATH` of `linux/mount.h`.
+/// `MOVE_MOUNT_F_EMPTY_PATH` and `MOVE_MOUNT_T_SYMLINKS` of `linux/mount.h`.
 const FROM_EMPTY_PATH: u32 = 0x4;
+const TO_SYMLINKS: u32 = 0x10;
 
 /// `struct mount_attr` of `linux/mount.h`, first version.
 #[repr(C)]
@@ -83,7 +84,7 @@ pub(crate) fn map_tree(
     set_attr(tree, recursive, &MountAttr { set: ATTR_IDMAP, clear: 0, propagation: 0, userns })
 }
 
-/// Mounts a tree of [`clone_tree`] at `path`.
+/// Mounts a tree of [`clone_tree`] at `path`, which may be that of a descriptor.
 ///
 /// # Errors
 /// Those of `move_mount(2)`.
@@ -97,7 +98,7 @@ pub(crate) fn attach_tree(tree: BorrowedFd<'_>, path: &Path) -> nix::Result<()> 
             c"".as_ptr(),
             libc::AT_FDCWD,
             path.as_ptr(),
-            FROM_EMPTY_PATH,
+            FROM_EMPTY_PATH | TO_SYMLINKS,
         )
     })
     .map(drop)

@@ -166,3 +166,37 @@ fn id_mapped_mounts_show_other_owners() {
     assert!(message.starts_with("id-mapping the mount at /mnt: "), "{message}");
     assert!(!host.is_mounted("run/containers/c/files/7"));
 }
+
+#[test]
+fn what_the_container_has_already_is_bound_again_with_other_owners() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    let script = "cat /again/below/file; stat -c %u:%g /again/below/file /mapped/below/file; \
+                  touch /first/below/new; ls /again/below";
+    let mut plan = container("c", &["sh", "-c", script]);
+    plan.mounts.push(filesystem("tmpfs", "/first", ""));
+    plan.mounts.push(filesystem("tmpfs", "/first/below", ""));
+    let mut file =
+        Mount { content: b"content\n".into(), mode: 0o644, ..bind("", "/first/below/file") };
+    file.set_kind(MountKind::File);
+    plan.mounts.push(file);
+    let inner = |destination: &str| {
+        let mut mount = bind("/first", destination);
+        mount.set_kind(MountKind::Inner);
+        mount
+    };
+    plan.mounts.push(inner("/again"));
+    let map = |host| vec![IdMap { container: 0, host, size: 1 }];
+    let (uid_map, gid_map) = (map(12), map(34));
+    plan.mounts.push(Mount { uid_map, gid_map, map_recursively: true, ..inner("/mapped") });
+    let text = host.shell_in(plan.clone());
+    assert_eq!(text, "content\n0:0\n12:34\nfile\nnew\n");
+    // A link leads no further than the container's root.
+    let mut outside = inner("/x");
+    outside.source = b"/first/../../../none".into();
+    plan.mounts = vec![outside];
+    let (_, message) = host.refused(request::Body::Create(Box::new(plan)));
+    assert!(message.contains("binding /first/../../../none to /x: finding"), "{message}");
+}

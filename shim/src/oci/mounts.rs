@@ -7,20 +7,20 @@
 //!
 //! Invariant: no path of the host is ever opened in the guest.
 
+use std::cell::Cell;
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cofferdam_agent_protocol as protocol;
 use oci_spec::runtime::Mount;
-use rustix::fs::FileType;
+use rustix::fs::{FileType, fstat};
 
+use super::host_file::{HostFile, Live};
 use super::mount_options::{IdMapped, MountOptions};
 use super::{OciError, invalid, namespaces, unsupported};
 use crate::volumes::{Place, Wish};
-
-/// Largest file that is brought along (see [`protocol::MountKind::File`]).
-const MAX_FILE: usize = 2 << 20;
 
 /// Most bytes of all files together: they travel in one frame.
 pub(crate) const MAX_FILES: usize = 6 << 20;
@@ -38,77 +38,6 @@ const FILESYSTEMS: [&str; 10] = [
     "hugetlbfs",
     "binfmt_misc",
 ];
-
-/// A file of the host that a container is to see.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostFile {
-    /// Its content.
-    pub content: Vec<u8>,
-    /// Its permission bits.
-    pub mode: u32,
-    /// The size in bytes, if it is no file but an empty directory in memory (tmpfs).
-    pub memory: Option<u64>,
-    /// As a volume.
-    pub live: Live,
-}
-
-/// Whether a container can see a file or directory of the host as it is, rather than a copy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Live {
-    /// It can.
-    Can(Place),
-    /// And it cannot be copied.
-    Must(Place),
-    /// It cannot, for this reason.
-    Cannot(String),
-}
-
-impl HostFile {
-    /// Reads a regular file of moderate size, or looks at a directory or a larger file; `server` is the file server
-    /// for volumes, or why there can be none.
-    ///
-    /// # Errors
-    /// Anything else is an error that says so.
-    pub fn read(path: &Path, server: &Result<PathBuf, String>) -> io::Result<Self> {
-        use std::io::Read;
-        let place = Place::find(path)?;
-        let (kind, mode, size) = place.look()?;
-        let memory = if kind == FileType::Directory { memory_at(path) } else { None };
-        let none = |live| Self { content: Vec::new(), mode, memory, live };
-        if memory.is_some() {
-            return Ok(none(Live::Cannot("it is memory".to_owned())));
-        }
-        let unsupported = |text: String| io::Error::new(io::ErrorKind::Unsupported, text);
-        let called = match kind {
-            FileType::RegularFile if size <= MAX_FILE as u64 => {
-                let mut content = Vec::new();
-                place.open()?.take(MAX_FILE as u64 + 1).read_to_end(&mut content)?;
-                if content.len() <= MAX_FILE {
-                    let live = match server {
-                        Ok(_) => Live::Can(place),
-                        Err(reason) => Live::Cannot(reason.clone()),
-                    };
-                    return Ok(Self { content, mode, memory, live });
-                }
-                format!("a file of more than {} KiB", MAX_FILE >> 10)
-            }
-            FileType::RegularFile => format!("a file of more than {} KiB", MAX_FILE >> 10),
-            FileType::Directory => "a directory".to_owned(),
-            FileType::Socket => {
-                let text = "it is a socket: no process in the machine can talk to one on the host through it";
-                return Err(unsupported(text.to_owned()));
-            }
-            _ => {
-                let text = "it is neither a directory nor a regular file, and nothing in the machine would be behind it";
-                return Err(unsupported(text.to_owned()));
-            }
-        };
-        match server {
-            Ok(_) => Ok(none(Live::Must(place))),
-            Err(reason) => Err(unsupported(format!("it is {called}, and {reason}"))),
-        }
-    }
-}
 
 /// A mount of the host's that a container is to see as it is.
 #[derive(Clone, Debug)]
@@ -140,27 +69,28 @@ const OF_ENGINES: [&[u8]; 10] = [
     b"/run/podman-init",
 ];
 
-/// The size of the tmpfs whose root directory is at `path`, if it is one and empty.
-fn memory_at(path: &Path) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
-    /// `TMPFS_MAGIC` (`statfs(2)`).
-    const TMPFS: u64 = 0x0102_1994;
-    let is_root = path.metadata().ok()?.dev() != path.join("..").metadata().ok()?.dev();
-    let empty = std::fs::read_dir(path).ok()?.next().is_none();
-    let system = rustix::fs::statfs(path).ok()?;
-    let is_memory = u64::try_from(system.f_type).ok() == Some(TMPFS);
-    let size = system.f_blocks.saturating_mul(u64::try_from(system.f_bsize).unwrap_or(0));
-    (is_root && empty && is_memory).then_some(size)
-}
-
 /// What is known of the container and its bundle when its mounts are planned.
 pub(super) struct Around<'a> {
-    /// The bundle's directory.
+    /// The bundle's directory, and that of its root file system.
     pub(super) bundle: &'a Path,
+    pub(super) rootfs: &'a Path,
     /// Gives the content of a file of the host, by absolute path.
     pub(super) read: &'a dyn Fn(&Path) -> io::Result<HostFile>,
     /// The maps of the container's own user namespace, if it has one.
     pub(super) user_namespace: Option<(&'a [protocol::IdMap], &'a [protocol::IdMap])>,
+    /// How many bytes of files can be brought along yet: at first [`MAX_FILES`].
+    pub(super) room: Cell<usize>,
+}
+
+impl Around<'_> {
+    /// The path in the container of what is at `path` on the host, if that is in the root file system: what a container
+    /// has there is a copy, with other things mounted in it.
+    fn inside(&self, path: &Path) -> Option<Vec<u8>> {
+        let root = clean(self.rootfs.as_os_str().as_bytes());
+        let path = clean(path.as_os_str().as_bytes());
+        let below = path.strip_prefix(root.as_slice()).filter(|_| root != b"/")?;
+        below.starts_with(b"/").then(|| below.to_vec())
+    }
 }
 
 /// The plans of `mounts`.
@@ -171,30 +101,73 @@ pub(super) fn mounts(
 ) -> Result<(Vec<protocol::Mount>, Vec<Volume>), OciError> {
     let mut plans = Vec::with_capacity(mounts.len());
     let mut volumes = Vec::new();
-    let mut total = 0;
     for (index, mount) in mounts.iter().enumerate() {
         let field = format!("mounts[{index}]");
         if !mount.destination().is_absolute() {
             let shown = mount.destination().display();
             warnings.push(format!("{field}.destination: {shown} is not absolute; taken from /"));
         }
-        let (plan, live) = one(&field, mount, around, warnings)?;
-        total += plan.content.len();
-        if let Some((place, wish)) = live {
-            let mapped = !plan.uid_map.is_empty();
-            let source = mount.source().clone().unwrap_or_default();
-            let destination = mount.destination().display();
-            let called = format!("{field}: mount of {} on {destination}", source.display());
-            volumes.push(Volume { mount: index, called, place, wish, mapped });
+        let (mut plan, live) = one(&field, mount, around, warnings)?;
+        if index != plans.len() {
+            plan.number = u32::try_from(index).ok();
         }
-        if total > MAX_FILES {
-            let problem =
-                format!("the bound files are larger than {} KiB together", MAX_FILES >> 10);
-            return Err(invalid("mounts", problem));
+        let Some((place, wish)) = live else {
+            plans.push(plan);
+            continue;
+        };
+        let source = mount.source().clone().unwrap_or_default();
+        let destination = mount.destination().display();
+        let called = format!("{field}: mount of {} on {destination}", source.display());
+        let mapped = !plan.uid_map.is_empty();
+        let volume = Volume { mount: plans.len(), called, place, wish, mapped };
+        let readonly = wish.readonly && !wish.all_readonly && !wish.follow;
+        if wish.deep && (plan.map_recursively || readonly) {
+            let first = mounts.len() + plans.len();
+            let made = nested(plan, volume, first, (&mut plans, &mut volumes));
+            made.map_err(|error| refused(&field, &source, mount, &error))?;
+        } else {
+            plans.push(plan);
+            volumes.push(volume);
         }
-        plans.push(plan);
     }
     Ok((plans, volumes))
+}
+
+/// Has a volume be one for each mount that is in it. What the guest sees as a mount within a volume it cannot map, and has as
+/// read-only as the volume itself, which the host has not. Their numbers begin with `first`.
+fn nested(
+    plan: protocol::Mount,
+    volume: Volume,
+    first: usize,
+    (plans, volumes): (&mut Vec<protocol::Mount>, &mut Vec<Volume>),
+) -> io::Result<()> {
+    let wish = Wish { deep: false, ..volume.wish };
+    let mut below = Vec::new();
+    for (path, place) in volume.place.mounted_below()? {
+        // Nothing in the guest could be behind a socket or a device node.
+        let kind = FileType::from_raw_mode(fstat(&place)?.st_mode);
+        if !matches!(kind, FileType::Directory | FileType::RegularFile) {
+            continue;
+        }
+        let destination = Path::new(OsStr::from_bytes(&plan.destination)).join(path);
+        let mut inner = protocol::Mount {
+            destination: destination.into_os_string().into_encoded_bytes(),
+            number: u32::try_from(first + below.len()).ok(),
+            flags: 0,
+            ..plan.clone()
+        };
+        if !plan.map_recursively {
+            (inner.uid_map, inner.gid_map) = (Vec::new(), Vec::new());
+        }
+        below.push((inner, place, Wish { readonly: wish.all_readonly, ..wish }));
+    }
+    let Volume { called, place, .. } = volume;
+    for (plan, place, wish) in std::iter::once((plan, place, wish)).chain(below) {
+        let (called, mapped) = (called.clone(), !plan.uid_map.is_empty());
+        volumes.push(Volume { mount: plans.len(), called, place, wish, mapped });
+        plans.push(plan);
+    }
+    Ok(())
 }
 
 /// The plan of one mount, and what it shows if that is a volume.
@@ -222,7 +195,9 @@ fn one(
         _ => (bind, fstype),
     };
     let mut plan = protocol::Mount {
-        destination: absolute(mount.destination()),
+        destination: around
+            .inside(mount.destination())
+            .unwrap_or_else(|| absolute(mount.destination())),
         flags: options.flags & !(libc::MS_BIND | libc::MS_REC),
         propagation: options.propagation,
         recursive_set: options.recursive_set,
@@ -276,17 +251,35 @@ fn bound(
     (options, plan, warnings): (&MountOptions, &mut protocol::Mount, &mut Vec<String>),
 ) -> Result<Option<(Place, Wish)>, OciError> {
     let source = around.bundle.join(mount.source().clone().unwrap_or_default());
+    if let Some(path) = around.inside(&source) {
+        plan.kind = protocol::MountKind::Inner.into();
+        plan.source = path;
+        plan.flags |= options.flags & libc::MS_REC;
+        return Ok(None);
+    }
     let file = (around.read)(&source).map_err(|error| refused(field, &source, mount, &error))?;
-    if let Some(bytes) = file.memory {
+    if let Some(bytes) = file.memory.filter(|_| clean(&plan.destination) == b"/dev/shm") {
         plan.kind = protocol::MountKind::Shared.into();
         plan.source = source.as_os_str().as_bytes().to_vec();
         plan.data = format!("mode={:o},size={bytes}", file.mode).into_bytes();
         return Ok(None);
     }
     let fixed = is_fixed(&plan.destination, options);
+    let of_engine = OF_ENGINES.contains(&clean(&plan.destination).as_slice());
+    // A copy belongs to root.
+    let copied = fixed && (file.of_root || of_engine) && file.content.len() <= around.room.get();
     match file.live {
         Live::Must(place) => return Ok(Some((place, volume(plan, options)))),
-        Live::Can(place) if !fixed => return Ok(Some((place, volume(plan, options)))),
+        Live::Can(place) if !copied => return Ok(Some((place, volume(plan, options)))),
+        Live::Machines(path) => {
+            plan.kind = protocol::MountKind::Bind.into();
+            plan.source = path.into();
+            return Ok(None);
+        }
+        Live::Cannot(reason) if file.memory.is_some() => {
+            let error = io::Error::new(io::ErrorKind::Unsupported, reason);
+            return Err(refused(field, &source, mount, &error));
+        }
         Live::Cannot(reason) if !fixed => {
             let shown = source.display();
             warnings.push(format!(
@@ -295,6 +288,12 @@ fn bound(
         }
         Live::Can(_) | Live::Cannot(_) => {}
     }
+    let Some(room) = around.room.get().checked_sub(file.content.len()) else {
+        let problem =
+            format!("with it, the bound files are larger than {} KiB together", MAX_FILES >> 10);
+        return Err(invalid(field, problem));
+    };
+    around.room.set(room);
     plan.kind = protocol::MountKind::File.into();
     plan.content = file.content;
     plan.mode = file.mode;

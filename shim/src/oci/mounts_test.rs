@@ -10,6 +10,7 @@ fn plan(mount: serde_json::Value) -> Result<protocol::Mount, String> {
         "/etc/hosts" | "/bundle/hosts" => Ok(HostFile {
             content: b"127.0.0.1".into(),
             mode: 0o644,
+            of_root: true,
             memory: None,
             live: Live::Cannot("it is a test".into()),
         }),
@@ -17,7 +18,13 @@ fn plan(mount: serde_json::Value) -> Result<protocol::Mount, String> {
     };
     let map = [protocol::IdMap { container: 0, host: 100_000, size: 10 }];
     let user_namespace = Some((map.as_slice(), map.as_slice()));
-    let around = Around { bundle: Path::new("/bundle"), read: &read, user_namespace };
+    let around = Around {
+        bundle: Path::new("/bundle"),
+        rootfs: Path::new("/bundle/rootfs"),
+        read: &read,
+        user_namespace,
+        room: Cell::new(MAX_FILES),
+    };
     let mut warnings = Vec::new();
     let plans = mounts(std::slice::from_ref(&mount), &around, &mut warnings);
     let of_destination = warnings.iter().any(|warning| warning.contains(".destination: "));
@@ -85,11 +92,18 @@ fn what_hides_proc_is_refused_as_by_runc() {
                 Ok(HostFile {
                     content: Vec::new(),
                     mode: 0,
+                    of_root: true,
                     memory: None,
                     live: Live::Cannot("it is a test".into()),
                 })
             };
-            let around = Around { bundle: Path::new("/"), read: &read, user_namespace: None };
+            let around = Around {
+                rootfs: Path::new("/b/rootfs"),
+                bundle: Path::new("/"),
+                read: &read,
+                user_namespace: None,
+                room: Cell::new(MAX_FILES),
+            };
             let error = mounts(&[mount], &around, &mut Vec::new()).unwrap_err().to_string();
             assert!(error.starts_with("mounts[0].destination: \"/proc"), "{error}");
         }
@@ -131,55 +145,29 @@ fn other_sources_are_refused_by_name() {
     assert_eq!(mapped.unwrap_err(), "mounts[0]: only a bind mount can be id-mapped");
 }
 
-/// The file server of a host that has one.
-fn server() -> Result<PathBuf, String> {
-    Ok(PathBuf::from("/usr/libexec/virtiofsd"))
-}
-
-#[test]
-fn small_regular_files_are_read_and_all_others_are_volumes() {
-    let directory = tempfile::tempdir().unwrap();
-    let small = directory.path().join("small");
-    std::fs::write(&small, vec![0; MAX_FILE]).unwrap();
-    let read = HostFile::read(&small, &server()).unwrap();
-    assert_eq!(read.content.len(), MAX_FILE);
-    assert!(matches!(read.live, Live::Can(_)));
-    let large = directory.path().join("large");
-    std::fs::write(&large, vec![0; MAX_FILE + 1]).unwrap();
-    for path in [&large, directory.path()] {
-        let read = HostFile::read(path, &server()).unwrap();
-        assert!(read.content.is_empty() && matches!(read.live, Live::Must(_)), "{path:?}");
-    }
-}
-
-#[test]
-fn what_cannot_be_a_volume_is_refused_with_the_reason() {
-    let directory = tempfile::tempdir().unwrap();
-    let of = |path: &Path, server| HostFile::read(path, &server).unwrap_err().to_string();
-    let socket = directory.path().join("socket");
-    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    assert!(of(&socket, server()).starts_with("it is a socket"));
-    assert!(of(Path::new("/dev/null"), server()).contains("neither a directory nor a regular"));
-    assert!(of(&directory.path().join("absent"), server()).contains("No such file"));
-    let lacking = || Err("this host lacks it".to_owned());
-    assert_eq!(of(directory.path(), lacking()), "it is a directory, and this host lacks it");
-    let small = directory.path().join("small");
-    std::fs::write(&small, "x").unwrap();
-    let read = HostFile::read(&small, &lacking()).unwrap();
-    assert_eq!(read.live, Live::Cannot("this host lacks it".to_owned()));
-}
-
 #[test]
 fn a_file_is_a_volume_if_somebody_may_write_to_it() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place::find(directory.path()).unwrap();
     let kind = |live: Live, destination: &str, options: &[&str]| {
         let read = |_: &Path| {
-            Ok(HostFile { content: b"x".into(), mode: 0o644, memory: None, live: live.clone() })
+            Ok(HostFile {
+                content: b"x".into(),
+                mode: 0o644,
+                of_root: true,
+                memory: None,
+                live: live.clone(),
+            })
         };
         let mount = json!({"destination": destination, "source": "/x", "options": options});
         let mount: Mount = serde_json::from_value(mount).unwrap();
-        let around = Around { bundle: Path::new("/b"), read: &read, user_namespace: None };
+        let around = Around {
+            bundle: Path::new("/b"),
+            rootfs: Path::new("/b/rootfs"),
+            read: &read,
+            user_namespace: None,
+            room: Cell::new(MAX_FILES),
+        };
         let mut warnings = Vec::new();
         let (mut plans, volumes) = mounts(&[mount], &around, &mut warnings).unwrap();
         let wishes: Vec<Wish> = volumes.into_iter().map(|volume| volume.wish).collect();
@@ -210,6 +198,7 @@ fn an_empty_directory_in_memory_becomes_memory_of_the_pod() {
         Ok(HostFile {
             content: Vec::new(),
             mode: 0o1777,
+            of_root: true,
             memory: Some(65_536_000),
             live: Live::Cannot(String::new()),
         })
@@ -219,7 +208,13 @@ fn an_empty_directory_in_memory_becomes_memory_of_the_pod() {
         "options": ["bind", "nosuid"],
     }))
     .unwrap();
-    let around = Around { bundle: Path::new("/b"), read: &memory, user_namespace: None };
+    let around = Around {
+        bundle: Path::new("/b"),
+        rootfs: Path::new("/b/rootfs"),
+        read: &memory,
+        user_namespace: None,
+        room: Cell::new(MAX_FILES),
+    };
     let plan = mounts(&[mount], &around, &mut Vec::new()).unwrap().0.remove(0);
     assert_eq!(plan.kind(), protocol::MountKind::Shared);
     assert_eq!(
@@ -257,4 +252,83 @@ fn what_every_machine_has_is_the_machine_s() {
     assert_eq!(dev.flags, libc::MS_REC | libc::MS_NOSUID);
     assert!(bound("/dev", "/host/dev").is_err());
     assert!(bound("/tmp", "/proc").is_err());
+}
+
+#[test]
+fn what_is_mounted_below_is_a_volume_of_its_own_where_it_must_be() {
+    let root = Place::find(Path::new("/")).unwrap();
+    let mut below = root.mounted_below().unwrap();
+    below.retain(|(_, place)| {
+        matches!(
+            FileType::from_raw_mode(fstat(place).unwrap().st_mode),
+            FileType::Directory | FileType::RegularFile
+        )
+    });
+    let read = |path: &Path| {
+        let live = if path == Path::new("/tree") {
+            Live::Must(root.clone())
+        } else {
+            Live::Cannot("it is a test".into())
+        };
+        Ok(HostFile { content: b"x".into(), mode: 0o644, of_root: true, memory: None, live })
+    };
+    let map = [protocol::IdMap { container: 0, host: 100_000, size: 10 }];
+    let user_namespace = Some((map.as_slice(), map.as_slice()));
+    let around = Around {
+        bundle: Path::new("/b"),
+        rootfs: Path::new("/b/rootfs"),
+        read: &read,
+        user_namespace,
+        room: Cell::new(MAX_FILES),
+    };
+    let planned = |options: &[&str]| {
+        let mounts = json!([
+            {"destination": "/data", "source": "/tree", "options": options},
+            {"destination": "/etc/hosts", "source": "/file", "options": ["bind"]},
+        ]);
+        let list: Vec<Mount> = serde_json::from_value(mounts).unwrap();
+        super::mounts(&list, &around, &mut Vec::new()).unwrap()
+    };
+    for one in [&["rbind", "idmap"][..], &["rbind", "ro", "rro"], &["rbind", "ro", "rslave"]] {
+        let (plans, volumes) = planned(one);
+        assert_eq!((plans.len(), volumes.len(), volumes[0].wish.deep), (2, 1, true), "{one:?}");
+        assert!(plans.iter().all(|plan| plan.number.is_none()));
+    }
+    let (plans, volumes) = planned(&["rbind", "ro"]);
+    assert_eq!(volumes.len(), 1 + below.len());
+    assert_eq!((plans[0].flags, plans[1].flags), (libc::MS_RDONLY, 0));
+    assert_eq!((volumes[0].wish.readonly, volumes[1].wish.readonly), (true, false));
+    assert!(!volumes[1].mapped);
+    assert_eq!(planned(&["bind", "ro"]).1.len(), 1, "what is mounted below is not seen");
+    let (plans, volumes) = planned(&["rbind", "ridmap"]);
+    assert_eq!((plans.len(), volumes.len()), (2 + below.len(), 1 + below.len()));
+    for (index, (path, place)) in below.iter().enumerate() {
+        let (plan, volume) = (&plans[1 + index], &volumes[1 + index]);
+        assert_eq!(plan.destination, Path::new("/data").join(path).as_os_str().as_bytes());
+        assert_eq!((volume.mount, volume.wish.deep, volume.mapped), (1 + index, false, true));
+        assert_eq!(fstat(&volume.place).unwrap().st_ino, fstat(place).unwrap().st_ino);
+    }
+    // What is told of a file by its number in the configuration reaches it.
+    let numbers: Vec<usize> = (0..).zip(&plans).map(|(at, plan)| plan.number_at(at)).collect();
+    assert_eq!(numbers.last(), Some(&1));
+    let all: std::collections::BTreeSet<_> = numbers.iter().collect();
+    assert_eq!(all.len(), numbers.len(), "{numbers:?}");
+}
+
+#[test]
+fn what_is_in_the_root_file_system_is_the_container_s_own() {
+    let inner = plan(json!({"destination": "/bundle/rootfs/to/it", "type": "bind",
+        "source": "rootfs/from/../here", "options": ["rbind"]}))
+    .unwrap();
+    assert_eq!(inner.kind(), protocol::MountKind::Inner);
+    assert_eq!(
+        (inner.source.as_slice(), inner.destination.as_slice()),
+        (&b"/here"[..], &b"/to/it"[..])
+    );
+    assert_eq!(inner.flags, libc::MS_REC);
+    for source in ["/bundle/rootfs", "/bundle/rootfsx/file", "rootfs/../hosts"] {
+        let mount = json!({"destination": "/x", "type": "bind", "source": source});
+        let kind = plan(mount).map(|plan| plan.kind());
+        assert_ne!(kind, Ok(protocol::MountKind::Inner), "{source}");
+    }
 }

@@ -19,6 +19,7 @@ fn read(path: &Path) -> io::Result<HostFile> {
         Some("resolv.conf" | "hostname" | "containerenv") => Ok(HostFile {
             content: b"content".into(),
             mode: 0o644,
+            of_root: true,
             memory: None,
             live: Live::Cannot("it is a test".into()),
         }),
@@ -105,7 +106,8 @@ fn what_docker_writes() {
 #[test]
 fn what_podman_writes() {
     let plan = plan(include_str!("../../testdata/podman.json"));
-    assert_eq!(plan.needs, Needs { memory: None, cpus: Some(3) });
+    // The last of them has number 3 in the machine, too.
+    assert_eq!(plan.needs, Needs { memory: None, cpus: Some(4) });
     let container = &plan.container;
     assert_eq!(settings(&plan), ["cpuset.cpus=0-1,3", "pids.max=2048", "memory.high=100000000"]);
     assert!(kinds(&plan).contains(&NamespaceKind::User));
@@ -135,6 +137,7 @@ fn everything_at_once() {
         Ok(HostFile {
             content: b"content".into(),
             mode: 0o644,
+            of_root: true,
             memory: None,
             live: Live::Cannot("it is a test".into()),
         })

@@ -2,6 +2,7 @@
 //!
 //! Invariant: pure but for the given function that reads small files.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -13,8 +14,9 @@ use oci_spec::runtime::{Linux, LinuxResources, LinuxSchedulerPolicy, Process};
 
 use super::guest_hooks::{self, About};
 use super::hooks::{self, Hooks};
+use super::host_file::HostFile;
 use super::mount_options::propagation;
-use super::mounts::{Around, HostFile, Volume, clean, mounts};
+use super::mounts::{Around, MAX_FILES, Volume, clean, mounts};
 use super::namespaces::HostNetwork;
 use super::{
     Bundle, DeviceRules, HostDisk, OciError, cgroup, devices, invalid, namespaces, process, time,
@@ -91,8 +93,10 @@ pub fn translate(
     let (uid_map, gid_map) = id_maps(linux, has(NamespaceKind::User), &mut warnings)?;
     let around = Around {
         bundle: &bundle.directory,
+        rootfs: &bundle.rootfs,
         read,
         user_namespace: has(NamespaceKind::User).then_some((&uid_map, &gid_map)),
+        room: Cell::new(MAX_FILES),
     };
     let (mounts, volumes) =
         mounts(spec.mounts().as_deref().unwrap_or_default(), &around, &mut warnings)?;
@@ -247,6 +251,9 @@ fn rootfs_propagation(linux: Option<&Linux>) -> Result<u64, OciError> {
     }
 }
 
+/// Sets of CPUs below this number are the same in the machine: a program that is told by number where to run finds it.
+const LOW_CPUS: u64 = 8;
+
 /// What `resources` ask of the machine.
 pub(super) fn needs(resources: Option<&LinuxResources>) -> Needs {
     let Some(resources) = resources else { return Needs::default() };
@@ -254,20 +261,23 @@ pub(super) fn needs(resources: Option<&LinuxResources>) -> Needs {
     let cpu = resources.cpu().as_ref();
     let quota = cpu.and_then(|cpu| cpu.quota()).and_then(|quota| u64::try_from(quota).ok());
     let period = cpu.and_then(|cpu| cpu.period()).filter(|p| *p != 0).unwrap_or(100_000);
-    let set = cpu.and_then(|cpu| cpu.cpus().as_deref()).and_then(cpus_in_set);
+    let set = cpu.and_then(|cpu| cpu.cpus().as_deref()).and_then(cpus_for_set);
     Needs {
         memory: limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit != 0),
         cpus: quota.filter(|quota| *quota != 0).map(|quota| quota.div_ceil(period)).or(set),
     }
 }
 
-/// How many CPUs a list such as `0-3,8` holds.
-fn cpus_in_set(list: &str) -> Option<u64> {
-    let count = |part: &str| {
+/// How many CPUs a machine needs for a set such as `0-3,8`: as many as the set has. One of low numbers can stay what it
+/// is: then, as many as the last number says.
+fn cpus_for_set(list: &str) -> Option<u64> {
+    let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        last.checked_sub(first)?.checked_add(1)
+        Some((last.checked_sub(first)?.checked_add(1)?, last))
     };
-    let counts = list.split(',').map(|part| count(part.trim())).collect::<Option<Vec<u64>>>()?;
-    counts.into_iter().try_fold(0u64, u64::checked_add).filter(|n| *n > 0)
+    let ranges = list.split(',').map(|part| range(part.trim())).collect::<Option<Vec<_>>>()?;
+    let last = ranges.iter().map(|(_, last)| *last).max().filter(|last| *last < LOW_CPUS);
+    let count = || ranges.iter().try_fold(0u64, |sum, (count, _)| sum.checked_add(*count));
+    last.map_or_else(count, |last| Some(last + 1)).filter(|n| *n > 0)
 }

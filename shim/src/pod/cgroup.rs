@@ -8,7 +8,9 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::hostgroup;
 
 /// The file of the state directory that holds the path.
 pub(super) const NOTE: &str = "cgroup";
@@ -44,33 +46,14 @@ pub(super) fn join(state: &Path, pids: &[u32]) -> io::Result<()> {
     pids.iter().try_for_each(|pid| fs::write(path.join("cgroup.procs"), pid.to_string()))
 }
 
-/// Removes the group that `state` has a note of, then the note. Its processes have ended, or are about to: a group that
-/// is busy is tried for as long as `patience`. If it stays busy, both stay, for the next who tries. Whether nothing
-/// is left to be done.
+/// Removes the group that `state` has a note of, then the note. Whether nothing is left to be done.
 #[must_use]
 pub(super) fn remove(state: &Path, patience: Duration) -> bool {
-    let note = state.join(NOTE);
-    let Ok(path) = fs::read_to_string(&note).map(PathBuf::from) else { return true };
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let ours = path.is_absolute() && name.starts_with(PREFIX);
-    let until = Instant::now() + patience;
-    let mut done = !ours || is_removed(&path);
-    while !done && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(10));
-        done = is_removed(&path);
-    }
-    if done {
-        let _ = fs::remove_file(note);
-    }
-    done
-}
-
-/// Whether the group is gone, or cannot be removed by waiting.
-fn is_removed(path: &Path) -> bool {
-    // A process counts until the kernel has taken it wholly apart.
-    !fs::remove_dir(path).is_err_and(|error| {
-        matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty)
-    })
+    let ours = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        path.is_absolute() && name.starts_with(PREFIX)
+    };
+    hostgroup::clear_noted(&state.join(NOTE), patience, ours)
 }
 
 /// The directory of this process's own group.

@@ -204,6 +204,9 @@ fn start(program: &Path) -> io::Result<(Child, UnixStream)> {
     command.arg("--fd=0").arg("--shared-dir").arg(directory);
     command.args(["--sandbox=namespace", "--seccomp=kill", CAPABILITIES]);
     command.args(["--inode-file-handles=never", "--announce-submounts", "--posix-acl"]);
+    // As many threads as requests come at once: one that a file system of the host holds up holds up no other. What is
+    // written to loses its set-user-ID bit.
+    command.args(["--thread-pool-size=8", "--killpriv-v2"]);
     // What either side does, the other sees at once; files can be mapped all the same.
     command.args(["--cache=never", "--allow-mmap", "--log-level=error"]);
     command.env_clear().process_group(0);

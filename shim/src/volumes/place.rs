@@ -2,13 +2,15 @@
 //!
 //! Invariant: the path is looked up once; everything after that is done to what was found then.
 
-use std::fs::File;
+use std::ffi::OsString;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::sys;
@@ -25,6 +27,12 @@ impl PartialEq for Place {
 
 impl Eq for Place {}
 
+impl AsFd for Place {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Place {
     /// What is at `path` now; links are followed.
     ///
@@ -35,14 +43,28 @@ impl Place {
         Ok(Self(Arc::new(openat(CWD, path, flags, Mode::empty())?)))
     }
 
-    /// Its kind, its permission bits and its size.
+    /// What is mounted below it, in the order in which it was: where, from here, and what is there.
     ///
     /// # Errors
-    /// Those of `fstat(2)`.
-    pub fn look(&self) -> io::Result<(FileType, u32, u64)> {
-        let stat = rustix::fs::fstat(self.0.as_fd())?;
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        Ok((FileType::from_raw_mode(stat.st_mode), stat.st_mode & 0o7777, size))
+    /// Those of reading `/proc/self/mountinfo`.
+    pub fn mounted_below(&self) -> io::Result<Vec<(PathBuf, Self)>> {
+        let here = fs::read_link(format!("/proc/self/fd/{}", self.0.as_raw_fd()))?;
+        let mut below = Vec::new();
+        for (id, point) in mount_points(&fs::read("/proc/self/mountinfo")?) {
+            let Ok(path) = point.strip_prefix(&here) else { continue };
+            // What another mount hides is not found by its path.
+            let found = Self::find(&point).ok().filter(|found| found.mount_id() == Some(id));
+            if let (Some(found), false) = (found, path.as_os_str().is_empty()) {
+                below.push((path.to_owned(), found));
+            }
+        }
+        Ok(below)
+    }
+
+    /// The number of the mount that it is in.
+    fn mount_id(&self) -> Option<u64> {
+        let found = statx(self.0.as_fd(), "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+        Some(found.stx_mnt_id)
     }
 
     /// The file, to be read.
@@ -53,6 +75,36 @@ impl Place {
         // It is a regular file: nothing happens by opening it.
         File::open(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
+}
+
+/// The number and the mount point of each line of `/proc/PID/mountinfo` (proc(5)).
+fn mount_points(text: &[u8]) -> impl Iterator<Item = (u64, PathBuf)> {
+    text.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        Some((id, PathBuf::from(OsString::from_vec(unescape(fields.nth(3)?)))))
+    })
+}
+
+/// `text` with each `\` and three octal digits as the byte that they are.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.first_chunk::<3>().filter(|_| *first == b'\\');
+        let digits = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    bytes
 }
 
 /// How a volume is mounted.

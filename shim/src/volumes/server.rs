@@ -28,9 +28,10 @@ const MAX_WORDS: usize = 4096;
 pub(crate) struct Volumes {
     orders: Option<mpsc::Sender<Order>>,
     thread: Option<JoinHandle<()>>,
-    next: u64,
     /// Nobody needs to be told of the server's end any more.
     ending: Arc<AtomicBool>,
+    /// The server has ended.
+    ended: Arc<AtomicBool>,
 }
 
 /// What the monitor gets.
@@ -53,25 +54,31 @@ impl Volumes {
         let directory = directory.to_owned();
         let builder = std::thread::Builder::new().name("volumes".into()).stack_size(STACK);
         let thread = builder.spawn(move || keep(&program, &directory, tell, &inbox))?;
-        let volumes =
-            Self { orders: Some(orders), thread: Some(thread), next: 0, ending: Arc::default() };
+        let volumes = Self {
+            orders: Some(orders),
+            thread: Some(thread),
+            ending: Arc::default(),
+            ended: Arc::default(),
+        };
         let started = started.await.unwrap_or_else(|_| Err(io::Error::other("the thread ended")));
         let Started { connected, end, pid, words } = started?;
-        tokio::spawn(tell_of_end(words, Arc::clone(&volumes.ending)));
+        let ended = Arc::clone(&volumes.ended);
+        tokio::spawn(tell_of_end(words, Arc::clone(&volumes.ending), ended));
         let Connected { memory, kick, call } = connected;
         let pids = [pid].into_iter().chain(children(pid)).collect();
         Ok((volumes, Server { descriptors: vec![memory, kick, call, end], pids }))
     }
 
-    /// Mounts `tree`, which no other volume is; the name that the guest finds it by. `mapped` if the guest is to map
-    /// its ids.
+    /// Mounts `tree`, which no other volume is; the name that the guest finds it by, which nobody in the guest can guess.
+    /// `mapped` if the guest is to map its ids.
     ///
     /// # Errors
-    /// Those of `move_mount(2)`.
+    /// Those of `move_mount(2)`; the server has ended.
     pub(crate) async fn add(&mut self, tree: OwnedFd, mapped: bool) -> io::Result<String> {
-        let prefix = if mapped { MAPPED_PREFIX.to_string() } else { String::new() };
-        let name = format!("{prefix}{}", self.next);
-        self.next += 1;
+        if self.ended.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the file server of this pod has ended"));
+        }
+        let name = name(mapped)?;
         let (reply, done) = oneshot::channel();
         self.order(Order::Add { tree, name: name.clone(), reply });
         let lost = |_| Err(io::Error::other("the thread that keeps the volumes has ended"));
@@ -101,8 +108,16 @@ impl Drop for Volumes {
     }
 }
 
+/// A random name, of 30 digits.
+fn name(mapped: bool) -> io::Result<String> {
+    let mut bytes = [0; 15];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(if mapped { format!("{MAPPED_PREFIX}{digits}") } else { digits })
+}
+
 /// Logs what the server says, and that it has ended.
-async fn tell_of_end(words: OwnedFd, expected: Arc<AtomicBool>) {
+async fn tell_of_end(words: OwnedFd, expected: Arc<AtomicBool>, ended: Arc<AtomicBool>) {
     let Ok(mut pipe) = pipe::Receiver::from_owned_fd(words) else { return };
     let mut kept = Vec::new();
     let mut buffer = [0; 512];
@@ -111,6 +126,7 @@ async fn tell_of_end(words: OwnedFd, expected: Arc<AtomicBool>) {
         let excess = kept.len().saturating_sub(MAX_WORDS);
         kept.drain(..excess);
     }
+    ended.store(true, Ordering::Relaxed);
     if expected.load(Ordering::Relaxed) {
         return;
     }

@@ -37,6 +37,7 @@ fn small_file(_: &Path) -> io::Result<HostFile> {
     Ok(HostFile {
         content: b"content".into(),
         mode: 0o644,
+        of_root: true,
         memory: None,
         live: Live::Cannot("it is a test".into()),
     })

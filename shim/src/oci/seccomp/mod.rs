@@ -31,8 +31,8 @@ use syscalls::Abi;
 pub enum SeccompError {
     /// Needs a listener outside the guest.
     #[error(
-        "linux.seccomp.{field}: notification hands system calls to a process on the host, \
-         which cannot act on a process inside the virtual machine"
+        "linux.seccomp.{field}: failed to connect with seccomp agent: notification hands system calls to a process on \
+         the host, which cannot act on a process inside the virtual machine"
     )]
     Notify {
         /// The field.

@@ -116,6 +116,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Adds the runc that is compared with to `stage`; its place in the test host.
+///
+/// # Errors
+/// If it cannot be fetched.
+pub(crate) fn add_runc(stage: &Stage) -> Result<String> {
+    let payload = payload::get()?;
+    stage.add(&payload.join("runc/runc"), payload::BASELINE)?;
+    Ok(payload::BASELINE.to_owned())
+}
+
 /// The tests of `suite` that are run.
 fn job(suite: Suite, payload: &Path, filter: &[String]) -> Result<Job> {
     let path = payload::ours(&format!("{}.list", suite.name()));

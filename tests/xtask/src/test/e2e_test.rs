@@ -1,0 +1,36 @@
+use super::*;
+
+fn args(lane: &Lane) -> Vec<&str> {
+    lane.iter().flat_map(|run| run.args.iter().map(String::as_str)).collect()
+}
+
+#[test]
+fn every_topic_is_in_one_of_the_lanes() {
+    let lanes = lanes(None, false);
+    let [short, long] = lanes.as_slice() else { panic!("{lanes:?}") };
+    let skipped = ["conformance::", "podman::", "docker::", "containerd::"];
+    assert_eq!(args(short), skipped.map(|topic| ["--skip", topic]).concat());
+    let first = ["conformance::cofferdam::", "podman::", "docker::", "containerd::"];
+    assert_eq!(args(long), first);
+    assert!(!long.iter().any(Run::needs_runc), "without --all nothing runs with runc");
+}
+
+#[test]
+fn with_runc_too_when_all_is_asked_for() {
+    let lanes = lanes(None, true);
+    let long = lanes.last().unwrap();
+    let engines = ["podman::", "podman::", "docker::", "docker::", "containerd::", "containerd::"];
+    assert_eq!(args(long), [&["conformance::"][..], &engines].concat());
+    assert!(long[0].needs_runc());
+    let engines: Vec<bool> = long[1..].iter().map(|run| run.env.is_empty()).collect();
+    assert_eq!(engines, [false, true, false, true, false, true]);
+}
+
+#[test]
+fn a_filter_is_one_run() {
+    let lanes = lanes(Some("conformance::runc::mounts"), false);
+    let [lane] = lanes.as_slice() else { panic!("{lanes:?}") };
+    assert_eq!(args(lane), ["conformance::runc::mounts"]);
+    assert!(lane[0].needs_runc());
+    assert!(!Run::of("stdio").needs_runc());
+}
