@@ -83,6 +83,8 @@ pub(super) struct Process {
     size: Cell<Option<(u16, u16)>>,
     /// Keeps its standard input open.
     input: RefCell<Option<OwnedFd>>,
+    /// Nobody writes to it any more.
+    input_ended: Cell<bool>,
     /// The socket over which we stand for it, once it is in the guest.
     socket: RefCell<Option<Rc<Socket>>>,
     life: watch::Sender<Life>,
@@ -98,6 +100,7 @@ impl Process {
             plan: RefCell::default(),
             size: Cell::default(),
             input: RefCell::default(),
+            input_ended: Cell::default(),
             socket: RefCell::default(),
             life: watch::Sender::new(Life::Created),
         }
@@ -148,7 +151,7 @@ impl Process {
 
     /// It is in the guest: we stand for it over `socket`, and `input` keeps its standard input open.
     pub(super) fn is_made(&self, socket: Socket, input: Option<OwnedFd>) {
-        *self.input.borrow_mut() = input;
+        *self.input.borrow_mut() = input.filter(|_| !self.input_ended.get());
         *self.socket.borrow_mut() = Some(Rc::new(socket));
     }
 
@@ -169,8 +172,9 @@ impl Process {
         exit
     }
 
-    /// Nobody writes to it any more.
+    /// Nobody writes to it any more: that may be known while it is being started.
     pub(super) fn close_input(&self) {
+        self.input_ended.set(true);
         drop(self.input.borrow_mut().take());
     }
 

@@ -78,3 +78,15 @@ fn sizes_go_to_the_guest_or_wait_for_the_start() {
         assert!(matches!(said, FromProxy::Size(50, 132)), "{said:?}");
     });
 }
+
+#[test]
+fn an_input_that_ends_during_the_start_is_not_kept_open() {
+    run(async {
+        let process = process();
+        let (ours, _theirs) = Channel::pair().unwrap();
+        process.close_input();
+        let (reader, writer) = std::io::pipe().unwrap();
+        process.is_made(Socket::new(ours).unwrap(), Some(writer.into()));
+        assert_eq!(std::io::Read::read(&mut &reader, &mut [0]).unwrap(), 0);
+    });
+}

@@ -60,7 +60,7 @@ pub(super) fn archive(directory: &Path, name: &str) -> Result<PathBuf> {
     for layer in ["base", "bash", "top"] {
         let file = directory.join(format!("{layer}.tar"));
         tar(&tree(layer), &file)?;
-        layers.push(blob(&layout, fs::read(&file)?, "image.layer.v1.tar")?);
+        layers.push(blob(&layout, &fs::read(&file)?, "image.layer.v1.tar")?);
     }
     let digests: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
     let config = json!({
@@ -68,10 +68,10 @@ pub(super) fn archive(directory: &Path, name: &str) -> Result<PathBuf> {
         "config": { "Env": ["PATH=/bin:/usr/bin", "OF=image"], "Cmd": ["sh"], "WorkingDir": "/etc" },
         "rootfs": { "type": "layers", "diff_ids": digests },
     });
-    let config = blob(&layout, serde_json::to_vec(&config)?, "image.config.v1+json")?;
+    let config = blob(&layout, &serde_json::to_vec(&config)?, "image.config.v1+json")?;
     let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers,
         "mediaType": "application/vnd.oci.image.manifest.v1+json" });
-    let mut manifest = blob(&layout, serde_json::to_vec(&manifest)?, "image.manifest.v1+json")?;
+    let mut manifest = blob(&layout, &serde_json::to_vec(&manifest)?, "image.manifest.v1+json")?;
     manifest["annotations"] = json!({ "io.containerd.image.name": name });
     let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
     fs::write(layout.join("index.json"), serde_json::to_vec(&index)?)?;
@@ -91,9 +91,9 @@ fn tar(source: &Path, file: &Path) -> Result<()> {
 }
 
 /// Adds a blob to the layout; its descriptor.
-fn blob(layout: &Path, content: Vec<u8>, kind: &str) -> Result<Value> {
+fn blob(layout: &Path, content: &[u8], kind: &str) -> Result<Value> {
     let path = layout.join("blob");
-    fs::write(&path, &content)?;
+    fs::write(&path, content)?;
     let output = Command::new("sha256sum").stdin(File::open(&path)?).output()?;
     let text = String::from_utf8(output.stdout)?;
     let digest = text.split_whitespace().next().context("no digest")?;
