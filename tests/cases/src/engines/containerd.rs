@@ -130,6 +130,15 @@ impl Containerd {
         Ok(line.and_then(|words| words.last().map(|word| (*word).to_owned())).unwrap_or_default())
     }
 
+    /// The number on the host of the process of a container.
+    pub(super) fn pid(&self, id: &str) -> Result<u32> {
+        let list = self.ctr(&["task", "list"])?.exits(0)?.text();
+        let mut lines = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let line = lines.find(|words| words.first() == Some(&id));
+        let pid = line.and_then(|words| words.get(1)?.parse().ok());
+        pid.with_context(|| format!("no process of {id}: {list}"))
+    }
+
     /// Waits until it says so.
     pub(super) fn wait_for(&self, id: &str, status: &str) -> Result<()> {
         eventually(&format!("{id} to be {status}"), || Ok(self.status(id)? == status))

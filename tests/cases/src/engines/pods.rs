@@ -10,7 +10,11 @@ use super::engine::Engine;
 use super::sudden::{processes, shim};
 use crate::run::unique_id;
 
-cases!(Containerd: containers_share_the_machine_of_their_sandbox, a_shim_is_small);
+cases!(Containerd:
+    containers_share_the_machine_of_their_sandbox,
+    a_container_shares_the_processes_of_its_sandbox,
+    a_shim_is_small,
+);
 
 /// Annotations of a container of `sandbox`.
 fn marks(kind: &str, sandbox: &str) -> [String; 4] {
@@ -21,11 +25,33 @@ fn marks(kind: &str, sandbox: &str) -> [String; 4] {
 
 /// Starts the container `id` of `sandbox`.
 fn start(containerd: &Containerd, kind: &str, (sandbox, id): (&str, &str)) -> Result<()> {
+    start_with(containerd, kind, (sandbox, id), &[])
+}
+
+/// The same with `flags`.
+fn start_with(
+    containerd: &Containerd,
+    kind: &str,
+    (sandbox, id): (&str, &str),
+    flags: &[&str],
+) -> Result<()> {
     let marks = marks(kind, sandbox);
     let marks: Vec<&str> = marks.iter().map(String::as_str).collect();
     let fixed = ["run", "--detach", "--runtime", Containerd::runtime()];
     let command = [IMAGE, id, "sleep", "1000"];
-    containerd.ctr(&[&fixed, &marks[..], &command].concat())?.exits(0).map(drop)
+    containerd.ctr(&[&fixed, flags, &marks[..], &command].concat())?.exits(0).map(drop)
+}
+
+/// What Kubernetes calls shareProcessNamespace.
+fn a_container_shares_the_processes_of_its_sandbox(containerd: &Containerd) -> Result<()> {
+    let (sandbox, alone, shares) = (unique_id(), unique_id(), unique_id());
+    start(containerd, "sandbox", (&sandbox, &sandbox))?;
+    start(containerd, "container", (&sandbox, &alone))?;
+    let namespace = format!("pid:/proc/{}/ns/pid", containerd.pid(&sandbox)?);
+    start_with(containerd, "container", (&sandbox, &shares), &["--with-ns", &namespace])?;
+    let sleepers = |id: &str| containerd.exec(id, "ps | grep -c '[s]leep 1000'");
+    sleepers(&shares)?.exits(0)?.prints("2")?;
+    sleepers(&alone)?.exits(0)?.prints("1").map(drop)
 }
 
 fn containers_share_the_machine_of_their_sandbox(containerd: &Containerd) -> Result<()> {
@@ -79,10 +105,13 @@ fn a_shim_is_small(containerd: &Containerd) -> Result<()> {
     if !Engine::is_ours() {
         return Ok(());
     }
-    let sandbox = unique_id();
-    start(containerd, "sandbox", (&sandbox, &sandbox))?;
-    for _ in 0..2 {
-        start(containerd, "container", (&sandbox, &unique_id()))?;
+    // Two pods: what they share, the program, is no pod's own.
+    let (sandbox, other) = (unique_id(), unique_id());
+    for pod in [&sandbox, &other] {
+        start(containerd, "sandbox", (pod, pod))?;
+        for _ in 0..2 {
+            start(containerd, "container", (pod, &unique_id()))?;
+        }
     }
     let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", shim(&sandbox)?))?;
     let private: u64 = rollup
