@@ -85,7 +85,7 @@ fn socket_path(directory: &Path, parts: [&str; 3]) -> PathBuf {
 }
 
 /// Listens at `path`; `None` if somebody does. A socket that was left there is replaced.
-fn listen(path: &Path) -> Result<Option<UnixListener>> {
+pub(super) fn listen(path: &Path) -> Result<Option<UnixListener>> {
     let failed = || format!("listening at {}", path.display());
     if let Some(parent) = path.parent() {
         let mut builder = std::fs::DirBuilder::new();

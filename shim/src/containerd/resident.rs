@@ -18,9 +18,9 @@ use tokio::task::LocalSet;
 
 use super::events::Events;
 use super::flags::Flags;
-use super::root;
 use super::service::{Job, Service};
 use super::tasks::Tasks;
+use super::{launch, root};
 use crate::{logging, supervisor};
 
 /// The environment variable that names the socket for events.
@@ -38,7 +38,7 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
     let log = std::io::stderr().as_fd().try_clone_to_owned().context("the log")?;
     logging::init_lossy(File::from(log), flags.debug);
     supervisor::settle();
-    let listener = inherited()?;
+    let listener = listening(flags)?;
     // Where it was started is a bundle, which is removed.
     std::env::set_current_dir("/").context("leaving the bundle")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -52,17 +52,18 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
     result.inspect_err(|error| tracing::error!("{error:#}"))
 }
 
-/// The listening socket, which is standard input.
-fn inherited() -> Result<StdListener> {
+/// The listening socket: standard input, or, if that is none, at the path that the flags name.
+fn listening(flags: &Flags) -> Result<StdListener> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("standard input")?;
     let null = File::open("/dev/null").context("opening /dev/null")?;
     rustix::stdio::dup2_stdin(null).context("leaving standard input")?;
-    let listens = rustix::net::sockopt::socket_acceptconn(&stdin).unwrap_or(false);
-    anyhow::ensure!(
-        listens,
-        "standard input is no listening socket: containerd starts this program"
-    );
-    let listener = StdListener::from(stdin);
+    let listener = if rustix::net::sockopt::socket_acceptconn(&stdin).unwrap_or(false) {
+        StdListener::from(stdin)
+    } else {
+        let socket = flags.socket.as_deref();
+        let socket = socket.context("no listening socket: containerd starts this program")?;
+        launch::listen(socket)?.with_context(|| format!("{} is in use", socket.display()))?
+    };
     listener.set_nonblocking(true).context("the listening socket")?;
     Ok(listener)
 }
