@@ -102,6 +102,10 @@ pub struct Overrides {
     pub vcpus: Option<u8>,
     /// Memory of the machine.
     pub memory: Option<Bytes>,
+    /// Most virtual CPUs of a sandbox's machine, which grows.
+    pub max_vcpus: Option<u8>,
+    /// Most memory of a sandbox's machine.
+    pub max_memory: Option<Bytes>,
     /// Whether all memory is in pages of 2 MiB, where the host has them.
     pub huge_pages: Option<bool>,
     /// What takes the writes.
@@ -164,9 +168,13 @@ impl Overrides {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let cpus = || value.parse().map_err(|_| "not a number of CPUs");
+        let bytes = || value.parse().map_err(|error| format!("{error}"));
         match key {
-            "vcpus" => self.vcpus = Some(value.parse().map_err(|_| "not a number of CPUs")?),
-            "memory" => self.memory = Some(value.parse().map_err(|e| format!("{e}"))?),
+            "vcpus" => self.vcpus = Some(cpus()?),
+            "memory" => self.memory = Some(bytes()?),
+            "max_vcpus" => self.max_vcpus = Some(cpus()?),
+            "max_memory" => self.max_memory = Some(bytes()?),
             "huge_pages" => {
                 self.huge_pages = Some(value.parse().map_err(|_| "not true or false")?);
             }
@@ -174,7 +182,9 @@ impl Overrides {
             "console" => self.console = Some(value.parse().map_err(|_| "not true or false")?),
             _ => {
                 return Err(
-                    "unknown; there are vcpus, memory, huge_pages, scratch and console".into()
+                    "unknown; there are vcpus, memory, max_vcpus, max_memory, huge_pages, \
+                            scratch and console"
+                        .into(),
                 );
             }
         }
@@ -187,6 +197,8 @@ impl Overrides {
         Self {
             vcpus: later.vcpus.or(self.vcpus),
             memory: later.memory.or(self.memory),
+            max_vcpus: later.max_vcpus.or(self.max_vcpus),
+            max_memory: later.max_memory.or(self.max_memory),
             huge_pages: later.huge_pages.or(self.huge_pages),
             scratch: later.scratch.or(self.scratch),
             console: later.console.or(self.console),
@@ -206,6 +218,10 @@ pub struct Settings {
     pub vcpus: Option<u8>,
     /// Memory of the machine, if not left to the limits.
     pub memory: Option<Bytes>,
+    /// Most virtual CPUs of a sandbox's machine, if not left to the host.
+    pub max_vcpus: Option<u8>,
+    /// Most memory of a sandbox's machine, if not left to the host.
+    pub max_memory: Option<Bytes>,
     /// Whether all memory is in pages of 2 MiB, where the host has them.
     pub huge_pages: bool,
     /// What takes the writes.
@@ -232,6 +248,8 @@ impl Settings {
         Self {
             vcpus: overrides.vcpus,
             memory: overrides.memory,
+            max_vcpus: overrides.max_vcpus,
+            max_memory: overrides.max_memory,
             huge_pages: overrides.huge_pages.unwrap_or(false),
             scratch: overrides.scratch.unwrap_or(Scratch::Disk(Bytes(8 << 30))),
             console: overrides.console.unwrap_or(true),

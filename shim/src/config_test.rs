@@ -23,6 +23,10 @@ fn later_sources_win() {
     assert_eq!(settings.vcpus, Some(2));
     assert_eq!(settings.memory, Some(Bytes(2 << 30)));
     assert_eq!(settings.scratch, Scratch::Disk(Bytes(1 << 30)));
+    let config = file("max_vcpus = 4\nmax_memory = \"8G\"").unwrap();
+    let notes = annotations(&[("io.cofferdam.max_vcpus", "6")]).unwrap();
+    let settings = Settings::new(config.then(notes), None);
+    assert_eq!((settings.max_vcpus, settings.max_memory), (Some(6), Some(Bytes(8 << 30))));
 }
 
 #[test]
@@ -53,6 +57,7 @@ fn mistakes_are_named() {
     let unknown = annotations(&[("io.cofferdam.cpus", "2")]).unwrap_err();
     assert!(unknown.contains("io.cofferdam.cpus=\"2\": unknown"), "{unknown}");
     assert!(annotations(&[("io.cofferdam.kernel", "/x")]).is_err());
+    assert!(annotations(&[("io.cofferdam.max_vcpus", "x")]).unwrap_err().contains("of CPUs"));
     assert!(annotations(&[("io.cofferdam.scratch", "1K")]).unwrap_err().contains("16M"));
     assert_eq!(Overrides::from_file(Path::new("/no/such/file")).unwrap(), Overrides::default());
 }

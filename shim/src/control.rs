@@ -22,7 +22,9 @@ use cofferdam_vmm_api::{Bdf, MachineSpec};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
+use crate::oci::Needs;
 use crate::pod::{AttachedDisk, Cause, ExitStatus, PodError};
+use crate::room::Room;
 use crate::timeline::Entry;
 
 /// The name of a supervisor's socket in the state directory of its pod.
@@ -86,6 +88,8 @@ pub(crate) enum ToSupervisor {
         container: String,
         /// Names and contents.
         settings: Vec<(String, String)>,
+        /// What it asks of the machine from then on.
+        needs: Needs,
     },
     /// Its processes. Answer: [`Answer::Processes`].
     Processes(String),
@@ -127,6 +131,8 @@ pub(crate) struct Of {
 pub(crate) struct Launch {
     /// The machine.
     pub(crate) machine: MachineSpec,
+    /// How it grows when containers join.
+    pub(crate) room: Room,
     /// The host name of the pod.
     pub(crate) hostname: String,
     /// The monitor's program.
@@ -155,6 +161,8 @@ pub(crate) struct Create {
     pub(crate) sandbox: bool,
     /// The state directory stays when the pod has gone, until somebody deletes it.
     pub(crate) keep: bool,
+    /// What it asks of the machine.
+    pub(crate) needs: Needs,
 }
 
 /// What a supervisor answers.

@@ -24,6 +24,7 @@ pub mod oci;
 pub mod pod;
 pub mod proxy;
 mod pty;
+pub mod room;
 mod run;
 mod signals;
 pub mod sizing;

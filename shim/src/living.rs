@@ -104,8 +104,8 @@ pub(crate) async fn update(root: &Path, saved: &Saved, wanted: &[u8]) -> Result<
         file.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0)
     };
     update.check_memory(used("memory.current"), used("memory.swap.current"))?;
-    let container = saved.id.clone();
-    ask_at(&socket, &ToSupervisor::Update { container, settings }).await?;
+    let (container, needs) = (saved.id.clone(), update.needs);
+    ask_at(&socket, &ToSupervisor::Update { container, settings, needs }).await?;
     set(&mut spec, update.resources)?;
     save_config(&saved.directory(root), &serde_json::to_vec(&spec)?)?;
     Ok(())

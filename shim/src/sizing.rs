@@ -3,6 +3,7 @@
 //! Invariant: a container can use all of its memory limit: the guest's own needs come on top.
 
 use cofferdam_vmm_api::{MAX_VCPUS, MiB};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
 use crate::oci::Needs;
@@ -31,7 +32,7 @@ pub enum SizeError {
 }
 
 /// vCPUs and memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     /// Virtual CPUs.
     pub vcpus: u8,
@@ -49,7 +50,10 @@ pub fn size(needs: &Needs, settings: &Settings, host_cpus: u8) -> Result<Size, S
         Some(vcpus) if vcpus > MAX_VCPUS => return Err(SizeError::Vcpus(vcpus.into())),
         Some(vcpus) => vcpus,
         // A quota over what the host has is common (a limit copied from elsewhere) and means "all".
-        None => u8::try_from(needs.cpus.unwrap_or(1)).unwrap_or(u8::MAX).min(host_cpus.max(1)),
+        None => {
+            let numbered = needs.numbered.map_or(1, |cpus| u8::try_from(cpus).unwrap_or(u8::MAX));
+            needs.millicpus.map_or(1, whole_cpus).max(numbered).min(host_cpus.max(1))
+        }
     };
     let memory = match (settings.memory, needs.memory) {
         (Some(memory), _) => mebibytes(memory.0)?,
@@ -61,7 +65,17 @@ pub fn size(needs: &Needs, settings: &Settings, host_cpus: u8) -> Result<Size, S
 
 /// The memory of a machine in which a container has `limit` bytes.
 fn with_overhead(limit: u64) -> u64 {
-    limit.saturating_add(limit / PAGE_STRUCTS).saturating_add(FIXED_OVERHEAD)
+    described(limit).saturating_add(FIXED_OVERHEAD)
+}
+
+/// `bytes` of memory, and what the guest needs to describe them.
+pub(crate) fn described(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes / PAGE_STRUCTS)
+}
+
+/// As many CPUs as these thousandths need.
+pub(crate) fn whole_cpus(millicpus: u64) -> u8 {
+    u8::try_from(millicpus.div_ceil(1000)).unwrap_or(u8::MAX)
 }
 
 fn mebibytes(bytes: u64) -> Result<MiB, SizeError> {

@@ -5,7 +5,8 @@ use crate::config::Overrides;
 use crate::units::Bytes;
 
 fn sized(memory: Option<u64>, cpus: Option<u64>, overrides: Overrides) -> Result<Size, SizeError> {
-    size(&Needs { memory, cpus }, &Settings::new(overrides, None), 8)
+    let millicpus = cpus.map(|cpus| cpus * 1000);
+    size(&Needs { memory, millicpus, numbered: None }, &Settings::new(overrides, None), 8)
 }
 
 #[test]
@@ -19,6 +20,16 @@ fn limits_get_the_overhead_on_top() {
     let size = sized(Some(512 << 20), Some(3), Overrides::default()).unwrap();
     assert_eq!(size, Size { vcpus: 3, memory: MiB(512 + 8 + 64) });
     assert_eq!(sized(Some(1), Some(100), Overrides::default()).unwrap().vcpus, 8);
+}
+
+#[test]
+fn a_set_of_low_numbers_has_its_numbers() {
+    let settings = Settings::new(Overrides::default(), None);
+    let needs = |numbered| Needs { memory: None, millicpus: Some(2000), numbered };
+    for (numbered, vcpus) in [(None, 2), (Some(1), 2), (Some(4), 4), (Some(99), 8), (Some(999), 8)]
+    {
+        assert_eq!(size(&needs(numbered), &settings, 8).unwrap().vcpus, vcpus, "{numbered:?}");
+    }
 }
 
 #[test]

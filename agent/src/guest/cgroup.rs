@@ -42,6 +42,9 @@ const STATS: [&str; 18] = [
     "cpuset.cpus.effective",
 ];
 
+/// The file of its set of CPUs.
+const CPUS: &str = "cpuset.cpus";
+
 /// Largest file read: all of [`STATS`] fit into a frame.
 const MAX_READ: u64 = 12 * 1024;
 
@@ -61,6 +64,8 @@ pub(crate) struct Cgroup {
     fd: OwnedFd,
     /// The CPUs of the machine, in sysfs.
     cpus: PathBuf,
+    /// The set of CPUs that was asked for last.
+    set: Option<String>,
 }
 
 impl Cgroup {
@@ -74,7 +79,7 @@ impl Cgroup {
         fs::create_dir(&directory).context(attempted)?;
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let fd = open(&directory, flags, Mode::empty()).context(attempted)?;
-        let cgroup = Self { directory, fd, cpus: place.cpus.clone() };
+        let mut cgroup = Self { directory, fd, cpus: place.cpus.clone(), set: None };
         if let Err(failure) = cgroup.apply(&plan.settings) {
             // Nothing is in it.
             let _ = fs::remove_dir(&cgroup.directory);
@@ -121,13 +126,14 @@ impl Cgroup {
     ///
     /// # Errors
     /// A file that does not exist, and what the kernel says to a value.
-    pub(crate) fn apply(&self, settings: &[CgroupSetting]) -> Result<()> {
+    pub(crate) fn apply(&mut self, settings: &[CgroupSetting]) -> Result<()> {
         for CgroupSetting { file, value } in settings {
             if file.is_empty() || file.contains(['/', '\0']) || file.starts_with('.') {
                 return Err(Failure::unsupported(format!("bad control group file \"{file}\"")));
             }
             let fitted;
-            let value = if file == "cpuset.cpus" {
+            let value = if file == CPUS {
+                self.set = Some(value.clone());
                 fitted = super::cpu::fit(&self.cpus, value)?;
                 &fitted
             } else {
@@ -146,6 +152,16 @@ impl Cgroup {
             })?;
         }
         Ok(())
+    }
+
+    /// Fits its set of CPUs to those that are online now.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn refit(&self) -> Result<()> {
+        let Some(set) = &self.set else { return Ok(()) };
+        let fitted = super::cpu::fit(&self.cpus, set)?;
+        self.write(CPUS, &fitted).context(|| format!("writing {fitted} to {CPUS}"))
     }
 
     /// Writes `value` to an existing file, in one call.

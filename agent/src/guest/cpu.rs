@@ -43,18 +43,20 @@ pub(crate) fn set_online(directory: &Path, wanted: u32) -> Result<Cpus> {
 
 /// The set `wanted` of a container, such as `0-1,4`, on a machine with the CPUs in `directory`.
 ///
-/// A set that the machine has is itself. Of another, which was written for the host, only the number counts: it
-/// becomes as many of the machine's first CPUs.
+/// A set that is online is itself. Of another, which was written for the host, only the number counts: it becomes as
+/// many of the machine's first CPUs.
 ///
 /// # Errors
 /// What the file system says.
 pub(crate) fn fit(directory: &Path, wanted: &str) -> Result<String> {
-    let present: Vec<u32> = list(directory)?.iter().map(|cpu| cpu.number).collect();
-    Ok(fit_to(&present, wanted).unwrap_or_else(|| wanted.to_owned()))
+    let cpus = list(directory)?;
+    let online: Vec<u32> =
+        cpus.iter().filter(|cpu| cpu.is_online()).map(|cpu| cpu.number).collect();
+    Ok(fit_to(&online, wanted).unwrap_or_else(|| wanted.to_owned()))
 }
 
 /// As [`fit`]; `None` for what is no set, about which the kernel has its own words.
-fn fit_to(present: &[u32], wanted: &str) -> Option<String> {
+fn fit_to(online: &[u32], wanted: &str) -> Option<String> {
     let ranges = wanted.trim().split(',').map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (u32, u32) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
@@ -62,7 +64,7 @@ fn fit_to(present: &[u32], wanted: &str) -> Option<String> {
     });
     let ranges = ranges.collect::<Option<Vec<_>>>()?;
     let is_there = |cpu: &u32| ranges.iter().any(|range| range.contains(cpu));
-    let there = present.iter().copied().filter(is_there).count();
+    let there = online.iter().copied().filter(is_there).count();
     let count = |range: &std::ops::RangeInclusive<u32>| {
         u64::from(range.end() - range.start()).saturating_add(1)
     };
@@ -71,7 +73,7 @@ fn fit_to(present: &[u32], wanted: &str) -> Option<String> {
         return Some(wanted.trim().to_owned());
     }
     let number = usize::try_from(all).unwrap_or(usize::MAX);
-    let first: Vec<String> = present.iter().take(number).map(u32::to_string).collect();
+    let first: Vec<String> = online.iter().take(number).map(u32::to_string).collect();
     (!first.is_empty()).then(|| first.join(","))
 }
 

@@ -82,6 +82,11 @@ fn a_set_of_cpus_is_fitted_to_the_machine() {
     ] {
         assert_eq!(fit_to(&two, wanted).as_deref(), Some(fitted), "{wanted}");
     }
+    // What is parked is not there.
+    let sysfs = sysfs(&[true, true, false, true]);
+    for (wanted, fitted) in [("1,3", "1,3"), ("2-3", "0,1"), ("0-3", "0,1,3")] {
+        assert_eq!(fit(sysfs.path(), wanted).unwrap(), fitted, "{wanted}");
+    }
     for odd in ["", "x", "1-0", "1-", "0,,1", "-1"] {
         assert_eq!(fit_to(&two, odd), None, "{odd}");
     }

@@ -52,6 +52,8 @@ pub(crate) fn run(
     let c_args = plan.args.iter().map(|arg| c_string(arg)).collect::<Result<Vec<_>>>()?;
     let c_env = env.iter().map(|entry| c_string(entry)).collect::<Result<Vec<_>>>()?;
 
+    // As long as it waits, which may be for ever, signals mean to it what they mean to most programs.
+    sys::end_on_signals();
     channel::send(channel, &Message::Ready).context(|| "telling the agent".into())?;
     match channel::read(channel).context(|| "waiting for the agent".into())? {
         Some(Message::Go) => {}

@@ -93,8 +93,13 @@ impl Pod {
                 return Ok(response::Body::Stats(Stats { files }));
             }
             Body::SetCpus(wanted) => {
-                let cpus = guest::cpu::set_online(&self.place.cpus, wanted.online)?;
-                return Ok(response::Body::Cpus(cpus));
+                let cpus = guest::cpu::set_online(&self.place.cpus, wanted.online);
+                for container in self.containers.values() {
+                    if let Err(failure) = container.cgroup.refit() {
+                        crate::log!("other CPUs: {failure}");
+                    }
+                }
+                return cpus.map(response::Body::Cpus);
             }
             Body::Start(start) => self.start(&start).await,
             Body::Signal(signal) => self.signal(&signal),

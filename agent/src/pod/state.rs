@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! Created --start--> Running <--pause / resume--> Paused
-//!    |                  |                            |
-//!    +------ ended -----+----------- ended ----------+--> Stopped --delete--> gone
+//!    |  ^               |                            |
+//!    |  +--pause / resume--> PausedCreated           |
+//!    |                  |         |                  |
+//!    +------ ended -----+---------+------------------+--> Stopped --delete--> gone
 //! ```
 //!
 //! Invariant: pure; one function per edge.
@@ -21,6 +23,8 @@ pub(crate) enum State {
     Running,
     /// Frozen.
     Paused,
+    /// Frozen before it was started.
+    PausedCreated,
     /// Its first process ended.
     Stopped,
 }
@@ -31,7 +35,7 @@ impl State {
         match self {
             Self::Created => "created",
             Self::Running => "running",
-            Self::Paused => "paused",
+            Self::Paused | Self::PausedCreated => "paused",
             Self::Stopped => "stopped",
         }
     }
@@ -54,6 +58,7 @@ impl State {
     pub(crate) fn pause(self) -> Result<Self> {
         match self {
             Self::Running => Ok(Self::Paused),
+            Self::Created => Ok(Self::PausedCreated),
             other => other.refuse("pause"),
         }
     }
@@ -62,6 +67,7 @@ impl State {
     pub(crate) fn resume(self) -> Result<Self> {
         match self {
             Self::Paused => Ok(Self::Running),
+            Self::PausedCreated => Ok(Self::Created),
             other => other.refuse("resume"),
         }
     }
@@ -93,7 +99,7 @@ impl State {
             Self::Stopped => Ok(false),
             // As runc: there is nothing yet that could be lost.
             Self::Created => Ok(true),
-            Self::Running | Self::Paused if force => Ok(true),
+            Self::Running | Self::Paused | Self::PausedCreated if force => Ok(true),
             other => other.refuse("delete"),
         }
     }

@@ -206,6 +206,37 @@ pub(crate) fn default_signals() -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
+/// Has this process end, with 128 and the number of the signal, by each signal that ends a program by default: the
+/// kernel spares the first process of a pid namespace unless it has a handler. Not by SIGPIPE: a write that fails says
+/// so. Where a filter does not allow it, it stays as it is.
+pub(crate) fn end_on_signals() {
+    /// Those that do not.
+    const OTHERS: [libc::c_int; 10] = [
+        libc::SIGKILL,
+        libc::SIGPIPE,
+        libc::SIGCHLD,
+        libc::SIGCONT,
+        libc::SIGSTOP,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGURG,
+        libc::SIGWINCH,
+    ];
+    extern "C" fn end(signal: libc::c_int) {
+        super::exit_now(signal.saturating_add(128));
+    }
+    // SAFETY: zero is a valid value of each of its fields: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    let handler: extern "C" fn(libc::c_int) = end;
+    action.sa_sigaction = handler as libc::sighandler_t;
+    for signal in (1..=64).filter(|signal| !OTHERS.contains(signal)) {
+        // SAFETY: `action` outlives the call. The handler makes one system call, which is async-signal-safe, and does
+        // not return.
+        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+    }
+}
+
 /// Takes over a descriptor that the kernel has just put into this process: one received over a socket,
 /// or one of the launcher's fixed ones when it begins.
 pub(crate) fn adopt(fd: RawFd) -> OwnedFd {

@@ -120,7 +120,7 @@ fn requests_that_make_no_sense() {
     assert_eq!(host.refused(create(ContainerPlan::default())).0, ErrorKind::Unsupported);
     host.create(container("c", &["true"]));
     assert_eq!(host.refused(create(container("c", &["true"]))).0, ErrorKind::Exists);
-    assert_eq!(host.refused(request::Body::Pause(of("c"))).0, ErrorKind::WrongState);
+    assert_eq!(host.refused(request::Body::Resume(of("c"))).0, ErrorKind::WrongState);
     host.start("c");
     host.ended("c", "");
     let start = request::Body::Start(request::Start { container: "c".into(), files: vec![] });

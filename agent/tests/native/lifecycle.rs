@@ -8,6 +8,10 @@ fn signal(container: &str, process: &str, signal: u32, all: bool) -> request::Bo
     request::Body::Signal(request::Signal { container, process, signal, all })
 }
 
+fn start(container: &str) -> request::Body {
+    request::Body::Start(request::Start { container: container.into(), ..Default::default() })
+}
+
 fn of(container: &str) -> request::Container {
     request::Container { container: container.into() }
 }
@@ -116,6 +120,63 @@ fn signals_reach_one_or_all() {
     host.done(signal("c", "", 10, true));
     assert_eq!(host.ended("c", ""), (9, 0));
     host.delete("c", false);
+}
+
+#[test]
+fn a_created_container_ends_by_what_ends_a_program() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    for own_pids in [true, false] {
+        // SIGTERM, SIGHUP, SIGUSR1, SIGQUIT, the last real-time signal.
+        for number in [15, 1, 10, 3, 64] {
+            let mut plan = container("c", &["true"]);
+            if !own_pids {
+                plan.namespaces.retain(|n| n.kind() != NamespaceKind::Pid);
+            }
+            host.create(plan);
+            // SIGCHLD, SIGCONT, SIGPIPE.
+            for spared in [17, 18, 13] {
+                host.done(signal("c", "", spared, false));
+            }
+            host.done(signal("c", "", number, false));
+            assert_eq!(host.ended("c", ""), (128 + number, 0));
+            assert_eq!(host.refused(start("c")).0, ErrorKind::WrongState);
+            host.delete("c", false);
+        }
+    }
+    // The program gets all of them as they are by default.
+    host.create(container("c", &["sleep", "1000"]));
+    host.start("c");
+    host.exec("c", "e", process(&["sleep", "1000"]));
+    host.done(signal("c", "", 15, false));
+    host.done(signal("c", "e", 10, false));
+    assert_eq!(host.ended("c", "e"), (0, 10));
+    host.delete("c", true);
+    assert_eq!(host.ended("c", ""), (0, 9));
+}
+
+#[test]
+fn a_created_container_is_paused_and_goes_on_waiting() {
+    if !possible() {
+        return;
+    }
+    let mut host = Host::new();
+    host.create(container("c", &["sh", "-c", "exit 5"]));
+    host.done(request::Body::Pause(of("c")));
+    assert_eq!(host.refused(request::Body::Pause(of("c"))).0, ErrorKind::WrongState);
+    let text = "cannot start a paused container".to_owned();
+    assert_eq!(host.refused(start("c")), (ErrorKind::WrongState, text));
+    host.done(request::Body::Resume(of("c")));
+    host.start("c");
+    assert_eq!(host.ended("c", ""), (5, 0));
+    host.delete("c", false);
+    // One that is paused ends by force.
+    host.create(container("c", &["true"]));
+    host.done(request::Body::Pause(of("c")));
+    host.delete("c", true);
+    assert_eq!(host.ended("c", ""), (0, 9));
 }
 
 #[test]

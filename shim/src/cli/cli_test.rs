@@ -16,7 +16,6 @@ fn the_definition_is_sound() {
     for word in ["run", "spec", "doctor", "--root", "--log-format", "--version"] {
         assert!(help.contains(word), "{word}: {help}");
     }
-    assert!(version().starts_with("cofferdam version 0."));
 }
 
 #[test]
@@ -80,7 +79,7 @@ fn a_root_file_system_alone_becomes_a_specification() {
     assert_eq!(process.env, [b"HOME=/root".to_vec(), b"PATH=/x".to_vec(), b"A=b".to_vec()]);
     assert_eq!((process.uid, process.gid, process.cwd), (5, 6, b"/tmp".to_vec()));
     assert_eq!(translated.needs.memory, Some(1 << 20));
-    assert_eq!(translated.needs.cpus, Some(2));
+    assert_eq!(translated.needs.millicpus, Some(1500));
     assert!(!translated.terminal && !translated.container.rootfs.unwrap().readonly);
     assert!(translated.warnings.is_empty());
 }

@@ -9,6 +9,7 @@ mod events;
 mod exec;
 mod features;
 mod freeze;
+mod layout;
 mod manual;
 mod ps;
 mod rootfs;
@@ -23,14 +24,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::logging::{self, Format};
 use crate::oci::{default_spec_text, rootless_spec_text};
 use crate::run::Options;
 use crate::{config, doctor, supervisor};
 
-/// Runs OCI containers, each pod in its own minimal virtual machine.
+/// Open Container Initiative runtime that runs each pod in its own minimal virtual machine
 #[derive(Debug, Parser)]
 #[command(name = "cofferdam", disable_version_flag = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {
@@ -224,14 +225,18 @@ struct Anything {
 #[must_use]
 pub fn main() -> ExitCode {
     crate::sys::keep_descriptors_private();
+    crate::sys::use_every_cpu();
     let mut timeline = crate::timeline::Timeline::default();
     timeline.reach(crate::timeline::PodStage::SupervisorStarted);
-    let cli = match Cli::try_parse() {
+    let program = layout::program(std::env::args_os().next());
+    let command = layout::laid_out(Cli::command(), &program);
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
     if cli.version {
-        return print(&version());
+        return print(&layout::version(&program));
     }
     let global = cli.global;
     let result = logging::init(global.log.as_deref(), global.log_format, global.debug)
@@ -351,15 +356,6 @@ fn print(text: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
-}
-
-fn version() -> String {
-    format!(
-        "cofferdam version {}\nspec: 1.2.0\nagent protocol: {}\nmonitor interface: {}\n",
-        env!("CARGO_PKG_VERSION"),
-        cofferdam_agent_protocol::PROTOCOL_VERSION,
-        cofferdam_vmm_api::API_VERSION,
-    )
 }
 
 /// Like runc, never overwrites a file.

@@ -41,6 +41,7 @@ pub use namespaces::HostNetwork;
 pub(crate) use namespaces::process_of;
 pub(crate) use process::CAPABILITIES;
 pub use process::{exec, parse_process};
+pub(crate) use translate::millicpus;
 pub use translate::{Needs, Translated, translate};
 pub use update::{Update, update, update_to};
 

@@ -80,7 +80,10 @@ fn the_default_specification() {
 fn what_docker_writes() {
     let plan = plan(include_str!("../../testdata/docker.json"));
     assert_eq!(plan.warnings.len(), 1, "{:?}", plan.warnings);
-    assert_eq!(plan.needs, Needs { memory: Some(512 << 20), cpus: Some(2) });
+    assert_eq!(
+        plan.needs,
+        Needs { memory: Some(512 << 20), millicpus: Some(1500), numbered: None }
+    );
     let expected = [
         "memory.swap.max=536870912",
         "memory.max=536870912",
@@ -107,7 +110,7 @@ fn what_docker_writes() {
 fn what_podman_writes() {
     let plan = plan(include_str!("../../testdata/podman.json"));
     // The last of them has number 3 in the machine, too.
-    assert_eq!(plan.needs, Needs { memory: None, cpus: Some(4) });
+    assert_eq!(plan.needs, Needs { memory: None, millicpus: Some(3000), numbered: Some(4) });
     let container = &plan.container;
     assert_eq!(settings(&plan), ["cpuset.cpus=0-1,3", "pids.max=2048", "memory.high=100000000"]);
     assert!(kinds(&plan).contains(&NamespaceKind::User));

@@ -11,6 +11,7 @@ use cofferdam_agent_protocol::{
     CgroupPlan, ContainerPlan, IdMap, Mount, Namespace, NamespaceKind, RootfsPlan,
 };
 use oci_spec::runtime::{Linux, LinuxResources, LinuxSchedulerPolicy, Process};
+use serde::{Deserialize, Serialize};
 
 use super::guest_hooks::{self, About};
 use super::hooks::{self, Hooks};
@@ -24,12 +25,14 @@ use super::{
 };
 
 /// What a container's limits ask of the machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Needs {
     /// Memory limit in bytes.
     pub memory: Option<u64>,
-    /// CPUs, rounded up, from quota and period, or from the number of CPUs in the set.
-    pub cpus: Option<u64>,
+    /// Thousandths of a CPU, rounded up, from quota and period, or from the number of CPUs in the set.
+    pub millicpus: Option<u64>,
+    /// Without a quota, as many CPUs as there are up to the last one of a set that can stay what it is.
+    pub numbered: Option<u64>,
 }
 
 /// A bundle, translated.
@@ -258,19 +261,26 @@ const LOW_CPUS: u64 = 8;
 pub(super) fn needs(resources: Option<&LinuxResources>) -> Needs {
     let Some(resources) = resources else { return Needs::default() };
     let limit = resources.memory().as_ref().and_then(|memory| memory.limit());
+    let memory = limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit != 0);
     let cpu = resources.cpu().as_ref();
     let quota = cpu.and_then(|cpu| cpu.quota()).and_then(|quota| u64::try_from(quota).ok());
     let period = cpu.and_then(|cpu| cpu.period()).filter(|p| *p != 0).unwrap_or(100_000);
-    let set = cpu.and_then(|cpu| cpu.cpus().as_deref()).and_then(cpus_for_set);
-    Needs {
-        memory: limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit != 0),
-        cpus: quota.filter(|quota| *quota != 0).map(|quota| quota.div_ceil(period)).or(set),
-    }
+    let limited = quota.and_then(|quota| millicpus(quota, period));
+    let set = cpu.and_then(|cpu| cpu.cpus().as_deref()).filter(|_| limited.is_none());
+    let (count, numbered) = set.and_then(cpus_for_set).unzip();
+    let counted = count.map(|count| count.saturating_mul(1000));
+    Needs { memory, millicpus: limited.or(counted), numbered: numbered.flatten() }
 }
 
-/// How many CPUs a machine needs for a set such as `0-3,8`: as many as the set has. One of low numbers can stay what it
-/// is: then, as many as the last number says.
-fn cpus_for_set(list: &str) -> Option<u64> {
+/// The CPUs that a quota in each period is, in thousandths; neither is a limit if it is 0.
+pub(crate) fn millicpus(quota: u64, period: u64) -> Option<u64> {
+    let limited = quota != 0 && period != 0;
+    limited.then(|| quota.saturating_mul(1000).div_ceil(period.max(1)))
+}
+
+/// How many CPUs a set such as `0-3,8` has; and of one of low numbers, which can stay what it is, how many a machine has
+/// that has the last of them.
+fn cpus_for_set(list: &str) -> Option<(u64, Option<u64>)> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
@@ -278,6 +288,6 @@ fn cpus_for_set(list: &str) -> Option<u64> {
     };
     let ranges = list.split(',').map(|part| range(part.trim())).collect::<Option<Vec<_>>>()?;
     let last = ranges.iter().map(|(_, last)| *last).max().filter(|last| *last < LOW_CPUS);
-    let count = || ranges.iter().try_fold(0u64, |sum, (count, _)| sum.checked_add(*count));
-    last.map_or_else(count, |last| Some(last + 1)).filter(|n| *n > 0)
+    let count = ranges.iter().try_fold(0u64, |sum, (count, _)| sum.checked_add(*count));
+    Some((count.filter(|n| *n > 0)?, last.map(|last| last + 1)))
 }

@@ -14,6 +14,9 @@ use super::error::{Cause, PodError};
 /// How often the guest's memory is looked at while it changes.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How much longer than it may stand still a guest may take in all.
+const IN_ALL: u32 = 10;
+
 /// When a guest that has found no memory to give back is asked again: by itself it would try after most of a minute.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -33,8 +36,9 @@ impl Pod {
     }
 
     /// Has the guest use `wanted` of memory, from what its machine started with to the most that it can have, and waits
-    /// until it does, but no longer than `patience`. Memory comes and goes in blocks of 2 MiB: an odd size is rounded up.
-    /// The guest's kernel brings what it has taken online a moment later.
+    /// until it does, but no longer than `patience` after it has last come closer, and ten times that in all. Memory comes
+    /// and goes in blocks of 2 MiB: an odd size is rounded up. The guest's kernel brings what it has taken online a moment
+    /// later.
     ///
     /// A guest may have nothing to give back: what cannot be moved stays. It then goes on trying, and has what the
     /// error says.
@@ -42,14 +46,38 @@ impl Pod {
     /// # Errors
     /// The monitor's, [`Cause::Memory`] with how far the guest got, or why the pod failed.
     pub async fn set_memory(&self, wanted: MiB, patience: Duration) -> Result<MiB, PodError> {
+        let there = |state: MemoryState| state.present == state.wanted;
+        self.memory_until(there, wanted, patience).await
+    }
+
+    /// As [`Pod::set_memory`], for more memory: what the guest has beyond `wanted`, because it is giving it back, is not
+    /// waited for.
+    ///
+    /// # Errors
+    /// As [`Pod::set_memory`].
+    pub async fn grow_memory(&self, wanted: MiB, patience: Duration) -> Result<MiB, PodError> {
+        self.memory_until(|state| state.present >= wanted, wanted, patience).await
+    }
+
+    /// Has the guest use `wanted` of memory, and waits until it is `there`.
+    async fn memory_until(
+        &self,
+        there: impl Fn(MemoryState) -> bool,
+        wanted: MiB,
+        patience: Duration,
+    ) -> Result<MiB, PodError> {
         let _one_at_a_time = self.resizing.lock().await;
         let started = Instant::now();
-        let mut asked = started;
+        let (mut closer, mut asked) = (started, started);
         let mut state = self.memory(ToMonitor::SetMemory(wanted)).await?;
-        while state.present != state.wanted {
-            if started.elapsed() >= patience {
+        let missing = |state: MemoryState| state.present.0.abs_diff(state.wanted.0);
+        let mut nearest = missing(state);
+        while !there(state) {
+            let limits = [(closer, patience), (started, patience * IN_ALL)];
+            let passed = limits.iter().find(|(since, limit)| since.elapsed() >= *limit);
+            if let Some((_, limit)) = passed {
                 let MemoryState { present, wanted } = state;
-                let cause = Cause::Memory { present, wanted, seconds: patience.as_secs() };
+                let cause = Cause::Memory { present, wanted, seconds: limit.as_secs() };
                 return Err(PodError { stage: None, cause });
             }
             sleep(LOOK).await;
@@ -59,6 +87,9 @@ impl Pod {
             }
             let ask = if again { ToMonitor::SetMemory(wanted) } else { ToMonitor::Memory };
             state = self.memory(ask).await?;
+            if missing(state) < nearest {
+                (nearest, closer) = (missing(state), Instant::now());
+            }
         }
         Ok(state.present)
     }

@@ -103,6 +103,55 @@ fn memory_is_waited_for() {
 }
 
 #[test]
+fn more_memory_is_there_while_a_guest_still_gives_back() {
+    let guest = |guest: Guest| {
+        guest.boot();
+        let agent = guest.agent();
+        assert_eq!(tell(&guest, &[memory(1024, 768)]), 1);
+        assert_eq!(tell(&guest, &[memory(256, 768), memory(512, 768), memory(768, 768)]), 1);
+        guest.end();
+        drop(agent);
+    };
+    let host = async |pod: &Pod| {
+        pod.ready().await.unwrap();
+        let patience = Duration::from_secs(10);
+        assert_eq!(pod.grow_memory(MiB(768), patience).await, Ok(MiB(1024)));
+        assert_eq!(pod.grow_memory(MiB(768), patience).await, Ok(MiB(768)));
+    };
+    with(guest, host);
+}
+
+#[test]
+fn a_guest_that_plays_for_time_is_left() {
+    let guest = |guest: Guest| {
+        guest.boot();
+        let agent = guest.agent();
+        let (mut looks, mut wanted) = (0, 0);
+        while let Ok(message) = guest.control.receive::<ToMonitor>() {
+            match message.body {
+                ToMonitor::SetMemory(MiB(mib)) => wanted = mib,
+                ToMonitor::Memory => {}
+                _ => break,
+            }
+            looks += 1;
+            // It takes and gives back in turns; or comes closer without ever being there.
+            let present = if wanted == 768 { 256 << (looks % 2) } else { 256 + looks };
+            guest.tell(&memory(present, wanted));
+        }
+        drop(agent);
+    };
+    let host = async |pod: &Pod| {
+        pod.ready().await.unwrap();
+        let patience = Duration::from_millis(100);
+        for wanted in [768, 1 << 20] {
+            let error = pod.grow_memory(MiB(wanted), patience).await.unwrap_err();
+            assert!(matches!(error.cause, Cause::Memory { .. }), "{error}");
+        }
+    };
+    with(guest, host);
+}
+
+#[test]
 fn a_guest_that_gives_nothing_back_is_asked_again_and_then_left() {
     let guest = |guest: Guest| {
         guest.boot();

@@ -228,6 +228,7 @@ impl Ground {
         descriptors.push(kvm);
         let launch = ToSupervisor::Launch(Box::new(Launch {
             machine: plan.machine(self.verbose, given),
+            room: plan.room,
             hostname: plan.pod_hostname(),
             monitor: monitor_program(plan),
             uid: self.uid,

@@ -194,6 +194,7 @@ async fn create_on(
         directory: ground.path().to_owned(),
         sandbox: matches!(plan.pod, PodKind::Sandbox),
         keep: options.keep,
+        needs: plan.needs,
     });
     let parcel =
         parcel(&container).map_err(|error| RunError::Host("passing on the plan", error))?;

@@ -14,10 +14,11 @@ use crate::config::{ConfigError, Overrides, Scratch, Settings};
 use crate::container::Saved;
 use crate::oci::hooks::Hooks;
 use crate::oci::{
-    Bundle, DeviceRules, HostDisk, HostFile, HostNetwork, OciError, Substitute, Volume, substitute,
-    translate,
+    Bundle, DeviceRules, HostDisk, HostFile, HostNetwork, Needs, OciError, Substitute, Volume,
+    substitute, translate,
 };
-use crate::sizing::{Size, SizeError, size};
+use crate::room::{Host, Room};
+use crate::sizing::{SizeError, size};
 use crate::volumes;
 
 /// Bytes of the guest's console that are kept.
@@ -119,8 +120,10 @@ pub(crate) struct RunPlan {
     pub(crate) disks: Vec<HostDisk>,
     /// Its device rules.
     pub(crate) device_rules: DeviceRules,
-    /// The machine's size.
-    pub(crate) size: Size,
+    /// What it asks of the machine.
+    pub(crate) needs: Needs,
+    /// The machine's size, now and later.
+    pub(crate) room: Room,
     /// Settings, all sources together.
     pub(crate) settings: Settings,
     /// What was ignored.
@@ -148,10 +151,14 @@ impl RunPlan {
             .map_err(|source| PlanError::Oci { path: config.display().to_string(), source })?;
         let annotations = Overrides::from_annotations(&translated.annotations)?;
         let settings = Settings::from_environment(file.then(annotations).then(flags));
-        let host_cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let host_cpus = u8::try_from(host_cpus).unwrap_or(u8::MAX);
-        let size = size(&translated.needs, &settings, host_cpus)?;
         let mut container = translated.container;
+        let host = Host::of_this();
+        let size = size(&translated.needs, &settings, host.cpus)?;
+        let room = if is_sandbox(&others.pod, &container) {
+            Room::of_sandbox(size, &translated.annotations, &settings, host)?
+        } else {
+            Room::none(size)
+        };
         if let Some(process) = container.process.as_mut().filter(|p| p.terminal.is_none()) {
             let all = Some(0);
             process.stdio = Some(Stdio { stdin: all, stdout: all, stderr: all });
@@ -171,7 +178,8 @@ impl RunPlan {
             config: serde_json::to_vec(&bundle.spec).unwrap_or_default(),
             disks: translated.disks,
             device_rules: translated.device_rules,
-            size,
+            needs: translated.needs,
+            room,
             settings,
             warnings: translated.warnings,
         })
@@ -208,8 +216,7 @@ impl RunPlan {
     /// The program of that, for messages.
     #[must_use]
     pub(crate) fn program(&self) -> String {
-        let program = self.command_line().first();
-        program.map(|program| String::from_utf8_lossy(program).into_owned()).unwrap_or_default()
+        program(&self.container)
     }
 
     /// The machine, with room for `given` disks of the host. Its descriptors are, in this order: kernel, image, layer,
@@ -227,12 +234,13 @@ impl RunPlan {
         }
         let console =
             self.settings.console.then(|| ConsoleSpec { log: slot(), limit: CONSOLE_LIMIT });
+        let Room { boot, max, .. } = self.room;
         MachineSpec {
             version: API_VERSION,
-            vcpus: self.size.vcpus,
-            max_vcpus: None,
-            memory: self.size.memory,
-            max_memory: None,
+            vcpus: boot.vcpus,
+            max_vcpus: (max.vcpus > boot.vcpus).then_some(max.vcpus),
+            memory: boot.memory,
+            max_memory: (max.memory > boot.memory).then_some(max.memory),
             huge_pages: self.settings.huge_pages,
             boot: BootSpec { kernel, initrd: Some(image), cmdline: self.cmdline(verbose) },
             disks,
@@ -245,17 +253,9 @@ impl RunPlan {
         }
     }
 
-    /// How many disks containers that join it can have. podman says of no container that it is a pod's: that shows only
-    /// in what it runs, which waits for nothing.
+    /// How many disks containers that join it can have.
     fn places(&self) -> u8 {
-        let named = |name: &str| self.program().rsplit('/').next() == Some(name);
-        let waits = named("pause")
-            || named("catatonit") && self.command_line().iter().any(|argument| argument == b"-P");
-        match self.pod {
-            PodKind::Sandbox => SANDBOX_SPARE_QUEUES,
-            _ if waits => SANDBOX_SPARE_QUEUES,
-            _ => SPARE_QUEUES,
-        }
+        if is_sandbox(&self.pod, &self.container) { SANDBOX_SPARE_QUEUES } else { SPARE_QUEUES }
     }
 
     /// A panic resets the machine at once, by ACPI; only warnings and worse go to the console, because
@@ -269,6 +269,25 @@ impl RunPlan {
         }
         words.join(" ")
     }
+}
+
+/// Whether others are to join a container of that `pod`. podman says of no container that it is a pod's: that shows only
+/// in what it runs, which waits for nothing.
+fn is_sandbox(pod: &PodKind, container: &ContainerPlan) -> bool {
+    let program = program(container);
+    let named = |name: &str| program.rsplit('/').next() == Some(name);
+    let mut arguments = container.process.iter().flat_map(|process| &process.args);
+    match pod {
+        PodKind::Sandbox => true,
+        PodKind::Of(_) => false,
+        PodKind::Own => named("pause") || named("catatonit") && arguments.any(|a| a == b"-P"),
+    }
+}
+
+/// What `container` runs first.
+fn program(container: &ContainerPlan) -> String {
+    let program = container.process.as_ref().and_then(|process| process.args.first());
+    program.map(|program| String::from_utf8_lossy(program).into_owned()).unwrap_or_default()
 }
 
 /// The other containers, and the one among them whose pod a new one joins.

@@ -1,5 +1,7 @@
 //! Machine and container of a plan.
 
+use cofferdam_vmm_api::MiB;
+
 use super::*;
 use crate::oci::default_spec;
 use crate::units::Bytes;
@@ -66,6 +68,24 @@ fn what_podman_starts_a_pod_with_has_places_for_others() {
 }
 
 #[test]
+fn a_sandbox_has_room_to_grow() {
+    let bundle = annotated(serde_json::json!({
+        "io.kubernetes.cri.container-type": "sandbox",
+        "io.kubernetes.cri.sandbox-id": "s",
+        "io.kubernetes.cri.sandbox-memory": "134217728",
+        "io.cofferdam.max_vcpus": "5",
+        "io.cofferdam.max_memory": "2G",
+    }));
+    let (none, other) = Default::default();
+    let plan = RunPlan::new((Path::new("/none"), "s"), &bundle, none, other).unwrap();
+    let machine = plan.machine(false, 0);
+    assert_eq!((machine.vcpus, machine.max_vcpus), (1, Some(5)));
+    assert_eq!((machine.memory, machine.max_memory), (MiB(256 + 130), Some(MiB(2048))));
+    assert_eq!(plan.room.base.memory, MiB(256));
+    machine.check(6).unwrap();
+}
+
+#[test]
 fn a_terminal_has_no_other_streams() {
     let container = plan(Overrides::default()).container;
     let process = container.process.unwrap();
@@ -97,4 +117,6 @@ fn annotations_tell_the_pod() {
     }
     let alone = plan("c", &annotated(serde_json::json!({}))).unwrap();
     assert!(matches!(alone.pod, PodKind::Own));
+    let machine = alone.machine(false, 0);
+    assert_eq!((machine.max_vcpus, machine.max_memory), (None, None), "it stays as it is");
 }

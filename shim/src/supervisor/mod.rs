@@ -15,6 +15,7 @@
 
 mod hold;
 mod serve;
+mod sizer;
 mod volumes;
 
 use std::cell::{Cell, RefCell};
@@ -39,10 +40,12 @@ use crate::container::{Saved, Status};
 use crate::control::{Answer, Failure, Launch, SOCKET, ToSupervisor};
 use crate::hostgroup;
 use crate::pod::{Monitor, Pod, PodSpec, StateDir, Timeouts};
+use crate::room::Room;
 use crate::socket::{Listener, Socket};
 use crate::timeline::{self, PodStage, Timeline};
 use crate::volumes::Volumes;
 use hold::{Ended, Held};
+use sizer::Sizer;
 
 /// The hidden command.
 pub(crate) const COMMAND: &str = "supervisor";
@@ -115,6 +118,8 @@ struct Shared {
     state: RefCell<Option<StateDir>>,
     /// The volumes, from the first one on.
     volumes: tokio::sync::Mutex<Option<Volumes>>,
+    /// The machine's size.
+    sizer: Sizer,
     containers: RefCell<BTreeMap<String, Container>>,
     /// Processes that were created.
     created: mpsc::UnboundedSender<Held>,
@@ -136,6 +141,7 @@ struct Container {
     volumes: Vec<String>,
     /// Told when its first process is killed.
     doomed: Rc<Notify>,
+    started: bool,
     ended: bool,
 }
 
@@ -160,6 +166,25 @@ impl Shared {
         };
         self.note(id, Status::Stopped);
         sandbox || self.is_over()
+    }
+
+    /// Notes that a container was started.
+    fn started(&self, id: &str) {
+        if let Some(container) = self.containers.borrow_mut().get_mut(id) {
+            container.started = true;
+        }
+        self.note(id, Status::Running);
+    }
+
+    /// Notes that a container was frozen, or that it goes on where it was.
+    fn frozen(&self, id: &str, frozen: bool) {
+        let started = self.containers.borrow().get(id).is_none_or(|container| container.started);
+        let status = match (frozen, started) {
+            (true, _) => Status::Paused,
+            (false, true) => Status::Running,
+            (false, false) => Status::Created,
+        };
+        self.note(id, status);
     }
 
     /// Whether no container is left that the pod is there for.
@@ -259,7 +284,7 @@ async fn adopt(places: &Places) -> io::Result<()> {
 }
 
 async fn supervise(state: StateDir, first: Socket, caches: &[PathBuf]) -> io::Result<()> {
-    let Some(pod) = launch(&state, &first).await? else {
+    let Some((pod, room)) = launch(&state, &first).await? else {
         hostgroup::leave(state.path());
         drop(state);
         for cache in caches {
@@ -267,11 +292,11 @@ async fn supervise(state: StateDir, first: Socket, caches: &[PathBuf]) -> io::Re
         }
         return Ok(());
     };
-    serve_pod(pod, state, first).await
+    serve_pod((pod, Sizer::new(room)), state, first).await
 }
 
 /// Waits for the word to boot, and boots. `None` if the client is gone or has been told of a failure.
-async fn launch(state: &StateDir, first: &Socket) -> io::Result<Option<Pod>> {
+async fn launch(state: &StateDir, first: &Socket) -> io::Result<Option<(Pod, Room)>> {
     let Ok(message) = first.receive::<ToSupervisor>().await else { return Ok(None) };
     let ToSupervisor::Launch(launch) = message.body else {
         return Err(io::Error::other("the first message is none to boot"));
@@ -281,6 +306,7 @@ async fn launch(state: &StateDir, first: &Socket) -> io::Result<Option<Pod>> {
         let _ = first.send(&Answer::Failed(failure), &[]).await;
         Ok(None)
     };
+    let room = launch.room;
     let pod = match boot(state, *launch, message.fds) {
         Ok(pod) => pod,
         Err(failure) => return failed(failure).await,
@@ -300,7 +326,7 @@ async fn launch(state: &StateDir, first: &Socket) -> io::Result<Option<Pod>> {
                 drop(pod.stop().await);
                 return Ok(None);
             }
-            Ok(Some(pod))
+            Ok(Some((pod, room)))
         }
         Err(error) => {
             let stages = pod.stop().await.entries().to_vec();
@@ -346,13 +372,14 @@ fn set_oom_score_adj(pid: u32, wanted: Option<i32>) {
 }
 
 /// Serves the pod to its end.
-async fn serve_pod(pod: Pod, state: StateDir, first: Socket) -> io::Result<()> {
+async fn serve_pod((pod, sizer): (Pod, Sizer), state: StateDir, first: Socket) -> io::Result<()> {
     let listener = Listener::new(state.path(), SOCKET)?;
     let (created, mut new) = mpsc::unbounded_channel();
     let shared = Rc::new(Shared {
         pod,
         state: RefCell::new(Some(state)),
         volumes: tokio::sync::Mutex::default(),
+        sizer,
         containers: RefCell::default(),
         created,
         answering: Cell::new(0),
@@ -377,8 +404,11 @@ async fn serve_pod(pod: Pod, state: StateDir, first: Socket) -> io::Result<()> {
             }
             Some(ended) = processes.join_next() => {
                 let Ok(mut ended) = ended else { continue };
-                if ended.of.process.is_empty() && shared.ended(&ended.of.container) {
-                    break Some(ended);
+                if ended.of.process.is_empty() {
+                    if shared.ended(&ended.of.container) {
+                        break Some(ended);
+                    }
+                    shared.leave_room(&ended.of.container);
                 }
                 ended.tell(&Timeline::default()).await;
             }

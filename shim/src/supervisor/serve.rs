@@ -124,7 +124,7 @@ impl Client {
                 let changed = fds.pop().map(unpack::<request::Start>).transpose();
                 let changed = changed.map_err(Failure::other)?.unwrap_or_default();
                 pod.start_with(&container, changed.files).await?;
-                self.shared.note(&container, Status::Running);
+                self.shared.started(&container);
             }
             ToSupervisor::Signal { of, signal, all } => {
                 if signal == hold::KILL && of.process.is_empty() {
@@ -136,12 +136,12 @@ impl Client {
             }
             ToSupervisor::Freeze { container, frozen } => {
                 pod.freeze(&container, frozen).await?;
-                let status = if frozen { Status::Paused } else { Status::Running };
-                self.shared.note(&container, status);
+                self.shared.frozen(&container, frozen);
             }
-            ToSupervisor::Update { container, settings } => {
+            ToSupervisor::Update { container, settings, needs } => {
                 let setting = |(file, value)| CgroupSetting { file, value };
-                pod.update(&container, settings.into_iter().map(setting).collect()).await?;
+                let settings = settings.into_iter().map(setting).collect();
+                self.shared.update(&container, settings, needs).await?;
             }
             ToSupervisor::Processes(container) => {
                 let Described { processes, uptime } = pod.processes(&container).await?;
@@ -180,8 +180,13 @@ impl Client {
         if self.shared.containers.borrow().contains_key(&id) {
             return Err(Failure::other(format!("container with given ID already exists: {id}")));
         }
-        let expected = self.shared.pod.create(plan).await?;
-        let Create { directory, sandbox, keep } = create;
+        let Create { directory, sandbox, keep, needs } = create;
+        let joins = !self.shared.containers.borrow().is_empty();
+        if joins {
+            self.shared.make_room(&id, needs).await?;
+        }
+        let created = self.shared.pod.create(plan).await;
+        let expected = created.inspect_err(|_| self.shared.leave_room(&id))?;
         let disks = std::mem::take(&mut self.attached);
         let volumes = std::mem::take(&mut self.volumes);
         let doomed = Rc::new(Notify::new());
@@ -194,6 +199,7 @@ impl Client {
             disks,
             volumes,
             doomed: doomed.clone(),
+            started: false,
             ended: false,
         };
         self.shared.containers.borrow_mut().insert(id.clone(), container);
@@ -228,7 +234,7 @@ impl Shared {
     }
 
     /// Deletes a container that joined the pod and whose maker is gone. With a container that came first goes the pod.
-    async fn give_up(&self, id: &str) {
+    async fn give_up(self: &Rc<Self>, id: &str) {
         let directory = {
             let containers = self.containers.borrow();
             containers.get(id).filter(|container| !container.first).map(|c| c.directory.clone())
@@ -242,7 +248,7 @@ impl Shared {
         }
     }
 
-    async fn delete(&self, id: &str) -> Result<(), Failure> {
+    async fn delete(self: &Rc<Self>, id: &str) -> Result<(), Failure> {
         if !self.containers.borrow().contains_key(id) {
             let message = format!("the pod has no container {id}");
             return Err(Failure::new(message, FailureKind::NotFound));
@@ -252,6 +258,7 @@ impl Shared {
             return Ok(());
         }
         self.pod.delete(id, "", true).await?;
+        self.leave_room(id);
         let Some(container) = self.containers.borrow_mut().remove(id) else { return Ok(()) };
         detach(self, &container.disks).await;
         self.unmount(container.volumes).await;

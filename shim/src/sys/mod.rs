@@ -28,6 +28,15 @@ pub(crate) fn keep_descriptors_private() {
     };
 }
 
+/// Lets this process, and what it starts, run on every CPU that its control group allows, whatever affinity its caller
+/// has: a pod is not its caller's (runc does the same).
+pub(crate) fn use_every_cpu() {
+    let mut all = rustix::thread::CpuSet::new();
+    (0..rustix::thread::CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    // Where it is forbidden, it stays as it is.
+    let _ = rustix::thread::sched_setaffinity(None, &all);
+}
+
 /// Has `command`'s process die with the thread that starts it.
 pub(crate) fn die_with_us(command: &mut Command) {
     let parent = std::process::id();

@@ -28,6 +28,7 @@ const MAX_WORDS: usize = 4096;
 pub(crate) struct Volumes {
     orders: Option<mpsc::Sender<Order>>,
     thread: Option<JoinHandle<()>>,
+    next: u64,
     /// Nobody needs to be told of the server's end any more.
     ending: Arc<AtomicBool>,
     /// The server has ended.
@@ -57,6 +58,7 @@ impl Volumes {
         let volumes = Self {
             orders: Some(orders),
             thread: Some(thread),
+            next: 0,
             ending: Arc::default(),
             ended: Arc::default(),
         };
@@ -69,8 +71,8 @@ impl Volumes {
         Ok((volumes, Server { descriptors: vec![memory, kick, call, end], pids }))
     }
 
-    /// Mounts `tree`, which no other volume is; the name that the guest finds it by, which nobody in the guest can guess.
-    /// `mapped` if the guest is to map its ids.
+    /// Mounts `tree`, which no other volume is; the name that the guest finds it by. `mapped` if the guest is to map
+    /// its ids.
     ///
     /// # Errors
     /// Those of `move_mount(2)`; the server has ended.
@@ -78,7 +80,9 @@ impl Volumes {
         if self.ended.load(Ordering::Relaxed) {
             return Err(io::Error::other("the file server of this pod has ended"));
         }
-        let name = name(mapped)?;
+        let prefix = if mapped { MAPPED_PREFIX.to_string() } else { String::new() };
+        let name = format!("{prefix}{}", self.next);
+        self.next += 1;
         let (reply, done) = oneshot::channel();
         self.order(Order::Add { tree, name: name.clone(), reply });
         let lost = |_| Err(io::Error::other("the thread that keeps the volumes has ended"));
@@ -106,14 +110,6 @@ impl Drop for Volumes {
             let _ = thread.join();
         }
     }
-}
-
-/// A random name, of 30 digits.
-fn name(mapped: bool) -> io::Result<String> {
-    let mut bytes = [0; 15];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(if mapped { format!("{MAPPED_PREFIX}{digits}") } else { digits })
 }
 
 /// Logs what the server says, and that it has ended.

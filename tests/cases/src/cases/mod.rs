@@ -5,6 +5,7 @@ use anyhow::Result;
 mod bad_input;
 mod boot;
 mod disks;
+mod grow;
 mod hostile;
 mod hotplug;
 mod jail;
@@ -65,6 +66,7 @@ pub(crate) fn all() -> Vec<Case> {
         memory::CASES,
         hotplug::CASES,
         resize::CASES,
+        grow::CASES,
         vsock::CASES,
         net::CASES,
         netplug::CASES,

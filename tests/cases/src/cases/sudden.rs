@@ -78,7 +78,7 @@ pub(super) fn sleeper(annotations: &[(&str, &str)]) -> Result<TempDir> {
 }
 
 /// A bundle whose process sleeps, in a control group of the host, changed by `edit`.
-fn changed(edit: impl FnOnce(&mut serde_json::Value)) -> Result<TempDir> {
+pub(super) fn changed(edit: impl FnOnce(&mut serde_json::Value)) -> Result<TempDir> {
     let bundle = bundle()?;
     let path = bundle.path().join("config.json");
     let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;

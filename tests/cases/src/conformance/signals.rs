@@ -67,6 +67,39 @@ const KILL: &[Clause<Alone>] = &[
         ensure!(container.exit_code()? == 137);
         Ok(())
     }),
+    alone("a_created_one_ends_by_sigterm", "runtime: kill", |runtime| {
+        let container = runtime.create("echo started", plain)?;
+        container.call(&["kill"])?.exits(0)?;
+        container.becomes("stopped")?;
+        ensure!(container.output()?.is_empty(), "{}", container.output()?);
+        ensure!(container.exit_code()? != 0);
+        fails(&container, &["start"])?;
+        container.call(&["delete"])?.exits(0).map(drop)
+    }),
+    alone("a_created_one_ends_by_a_signal_to_the_process_of_the_pid_file", "runtime: kill", |r| {
+        use nix::sys::signal::{Signal, kill};
+        for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+            let container = r.create("echo started", plain)?;
+            kill(nix::unistd::Pid::from_raw(container.pid), signal)?;
+            ensure!(container.exit_code()? != 0);
+            container.becomes("stopped")?;
+            container.call(&["delete"])?.exits(0)?;
+        }
+        Ok(())
+    }),
+    alone("a_created_one_is_paused_and_resumed", "runc pause", |runtime| {
+        let container = runtime.create("echo started", plain)?;
+        container.call(&["pause"])?.exits(0)?;
+        container.is("paused")?;
+        fails(&container, &["start"])?;
+        fails(&container, &["delete"])?;
+        container.call(&["resume"])?.exits(0)?;
+        container.is("created")?;
+        container.call(&["start"])?.exits(0)?;
+        container.prints("started")?;
+        container.becomes("stopped")?;
+        container.call(&["delete"])?.exits(0).map(drop)
+    }),
     alone("all", "runc kill --all", |runtime| {
         // To how many is another matter: for runc 1.3 the flag has no meaning any more.
         let script = "trap 'echo first' USR1; echo ready; while :; do sleep 0.1; done";

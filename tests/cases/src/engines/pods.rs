@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use super::cases;
 use super::containerd::{Containerd, IMAGE};
 use super::engine::Engine;
-use super::sudden::{processes, shim};
+use super::sudden::{MONITOR, SHIM, processes, shim};
 use crate::run::unique_id;
 
 cases!(Containerd:
@@ -62,9 +62,9 @@ fn containers_share_the_machine_of_their_sandbox(containerd: &Containerd) -> Res
     }
     if Engine::is_ours() {
         shim(&sandbox)?;
-        let all = processes(&["containerd-shim-cofferdam-v2"]);
+        let all = processes(SHIM, "");
         ensure!(all.len() == 1, "shims: {all:?}");
-        let monitors = processes(&["cofferdam-vmm"]);
+        let monitors = processes(MONITOR, "");
         ensure!(monitors.len() == 1, "monitors: {monitors:?}");
         containerd.exec(&first, "echo of-first > /dev/shm/shared-by-all; hostname")?.exits(0)?;
     }
@@ -87,13 +87,11 @@ fn containers_share_the_machine_of_their_sandbox(containerd: &Containerd) -> Res
         for id in [&sandbox, &first, &second] {
             containerd.wait_for(id, "STOPPED")?;
         }
-        ensure!(processes(&["cofferdam-vmm"]).is_empty());
+        ensure!(processes(MONITOR, "").is_empty());
         for id in [&first, &second, &sandbox] {
             ensure!(containerd.delete(id)? == 137);
         }
-        crate::call::eventually("the shim's end", || {
-            Ok(processes(&["containerd-shim-cofferdam-v2"]).is_empty())
-        })?;
+        crate::call::eventually("the shim's end", || Ok(processes(SHIM, "").is_empty()))?;
     }
     Ok(())
 }

@@ -18,25 +18,31 @@ cases!(Containerd:
     a_monitor_that_is_killed_ends_its_container_at_once,
 );
 
-/// Processes whose command line holds all of `words`.
-pub(super) fn processes(words: &[&str]) -> Vec<Pid> {
+/// Processes called `program` whose command line holds `text`.
+pub(super) fn processes(program: &str, text: &str) -> Vec<Pid> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if words.iter().all(|word| line.contains(word)) {
+        let own = line.split(' ').next().and_then(|path| path.rsplit('/').next());
+        if own == Some(program) && line.contains(text) {
             found.extend(pid.map(Pid::from_raw));
         }
     }
     found
 }
 
+/// Our shims.
+pub(super) const SHIM: &str = "containerd-shim-cofferdam-v2";
+
+/// Monitors.
+pub(super) const MONITOR: &str = "cofferdam-vmm";
+
 /// The shim of a container.
 pub(super) fn shim(id: &str) -> Result<Pid> {
-    let name =
-        if Engine::is_ours() { "containerd-shim-cofferdam-v2" } else { "containerd-shim-runc-v2" };
-    let found = processes(&[name, &format!("-id {id} ")]);
+    let name = if Engine::is_ours() { SHIM } else { "containerd-shim-runc-v2" };
+    let found = processes(name, &format!("-id {id} "));
     ensure!(found.len() == 1, "shims of {id}: {found:?}");
     found.first().copied().context("no shim")
 }
@@ -52,8 +58,11 @@ fn containerd_is_restarted(containerd: &Containerd) -> Result<()> {
     containerd.exec(&id, "echo there")?.exits(0)?.prints("there")?;
     let events = containerd.events()?;
     containerd.ctr(&["task", "kill", "--signal", "USR1", &id])?.exits(0)?;
-    let seen = events.end_with(&id, &["/tasks/exit"])?;
-    ensure!(seen.last().is_some_and(|(_, exit)| exit["exit_status"] == 7), "{seen:?}");
+    // Those that containerd could not be told of meanwhile may come first.
+    eventually("the exit", || {
+        let of_first = |exit: &serde_json::Value| exit["id"] == *id && exit["exit_status"] == 7;
+        Ok(events.of(&id)?.iter().any(|(topic, exit)| topic == "/tasks/exit" && of_first(exit)))
+    })?;
     ensure!(containerd.delete(&id)? == 7);
     Ok(())
 }
@@ -67,7 +76,7 @@ fn a_shim_that_is_killed_is_cleaned_up_after(containerd: &Containerd) -> Result<
     let exit = seen.iter().rev().nth(1).map(|(_, exit)| exit["exit_status"].clone());
     ensure!(exit == Some(137.into()), "{seen:?}");
     eventually("the task to be gone", || Ok(containerd.status(&id)?.is_empty()))?;
-    eventually("the machine to be gone", || Ok(processes(&["cofferdam-vmm"]).is_empty()))?;
+    eventually("the machine to be gone", || Ok(processes(MONITOR, "").is_empty()))?;
     let state = format!("/run/cofferdam-containerd/default/{id}");
     ensure!(!fs::exists(&state)?, "{state} is left");
     // Its name is free.
@@ -82,7 +91,7 @@ fn a_monitor_that_is_killed_ends_its_container_at_once(containerd: &Containerd) 
     }
     let events = containerd.events()?;
     let id = containerd.detached(&[], "sleep 1000")?;
-    let monitors = processes(&["cofferdam-vmm"]);
+    let monitors = processes(MONITOR, "");
     ensure!(monitors.len() == 1, "monitors: {monitors:?}");
     kill(monitors[0], Signal::SIGKILL)?;
     let begin = Instant::now();

@@ -9,17 +9,12 @@
 //! Linux (6.12) lets no submount be id-mapped. Volumes are submounts, so that their inode numbers are apart; those that
 //! are to be id-mapped, by their names, are none.
 //!
-//! The root of all volumes, each of which is somebody's, cannot be listed.
-//!
-//! Invariant: pure; nothing else is changed or refused.
+//! Invariant: pure; nothing else is changed.
 
 use super::request::{InHeader, OUT_HEADER, word};
 
 const LOOKUP: u32 = 1;
 const INIT: u32 = 26;
-const OPENDIR: u32 = 27;
-const READDIR: u32 = 28;
-const READDIRPLUS: u32 = 44;
 
 /// The root's node.
 const ROOT: u64 = 1;
@@ -49,11 +44,6 @@ pub(super) const LOOKED_AT: usize = 160;
 /// Whether replies to such requests may have to be changed.
 pub(super) fn concerns(header: &InHeader) -> bool {
     header.opcode == INIT || header.opcode == LOOKUP && header.node == ROOT
-}
-
-/// Whether a request is not for the server: one that would tell which volumes there are. Who is to see one knows its name.
-pub(super) fn refuses(header: &InHeader) -> bool {
-    header.node == ROOT && matches!(header.opcode, OPENDIR | READDIR | READDIRPLUS)
 }
 
 /// Changes `reply` to the request of `header`, whose first bytes behind the header are `request`.

@@ -61,12 +61,3 @@ fn a_volume_to_be_mapped_is_no_submount_and_another_one_is() {
         assert_eq!(word(&reply, ENTRY_FLAGS), expected, "{node} {name:?} {opcode}");
     }
 }
-
-#[test]
-fn the_root_cannot_be_listed_and_what_is_below_can() {
-    for opcode in [OPENDIR, READDIR, READDIRPLUS] {
-        assert!(refuses(&header(opcode, ROOT)));
-        assert!(!refuses(&header(opcode, 2)));
-    }
-    assert!(!refuses(&header(LOOKUP, ROOT)) && !refuses(&header(INIT, 0)));
-}
