@@ -6,7 +6,8 @@
 //!
 //! The base is what an empty sandbox has. A container without a limit adds nothing: it shares that with the others.
 //!
-//! Invariant: pure, but for [`Host::of_this`]; a machine is never smaller than it started nor larger than it can be.
+//! Invariant: pure, but for [`host_cpus`] and [`Host::of_this`]; a machine is never smaller than it started nor larger than
+//! it can be.
 
 use std::collections::BTreeMap;
 
@@ -52,15 +53,21 @@ pub struct Room {
     pub max: Size,
 }
 
+/// CPUs that this process may use.
+#[must_use]
+pub fn host_cpus() -> u8 {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    u8::try_from(cpus).unwrap_or(u8::MAX)
+}
+
 impl Host {
-    /// This one.
+    /// This one, with its `cpus`. Looks at its memory, which only a machine that grows has to know.
     #[must_use]
-    pub fn of_this() -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    pub fn of_this(cpus: u8) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let strict = read("/proc/sys/vm/overcommit_memory").trim() == "2";
         let memory = if strict { MiB(0) } else { memory_total(&read("/proc/meminfo")) };
-        Self { cpus: u8::try_from(cpus).unwrap_or(u8::MAX), memory }
+        Self { cpus, memory }
     }
 }
 

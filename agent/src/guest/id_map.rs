@@ -20,7 +20,8 @@ use super::disks::make_dir;
 use crate::error::{Context, Failure, Result};
 use crate::sys::{self, Stage};
 
-/// Mounts what `plan` binds at `path`, with its id maps; of a [`MountKind::Inner`], only these. The file of a [`MountKind::File`] is there already.
+/// Mounts what `plan` binds at `path`, with its id maps; of a [`MountKind::Inner`], only these. The file of a
+/// [`MountKind::File`] is there already.
 pub(super) fn mount(plan: &Mount, path: &Path) -> Result<()> {
     let source = match plan.kind() {
         MountKind::File => path,

@@ -17,7 +17,7 @@ use crate::oci::{
     Bundle, DeviceRules, HostDisk, HostFile, HostNetwork, Needs, OciError, Substitute, Volume,
     substitute, translate,
 };
-use crate::room::{Host, Room};
+use crate::room::{Host, Room, host_cpus};
 use crate::sizing::{SizeError, size};
 use crate::volumes;
 
@@ -152,9 +152,10 @@ impl RunPlan {
         let annotations = Overrides::from_annotations(&translated.annotations)?;
         let settings = Settings::from_environment(file.then(annotations).then(flags));
         let mut container = translated.container;
-        let host = Host::of_this();
-        let size = size(&translated.needs, &settings, host.cpus)?;
+        let cpus = host_cpus();
+        let size = size(&translated.needs, &settings, cpus)?;
         let room = if is_sandbox(&others.pod, &container) {
+            let host = Host::of_this(cpus);
             Room::of_sandbox(size, &translated.annotations, &settings, host)?
         } else {
             Room::none(size)
