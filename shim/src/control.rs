@@ -216,6 +216,8 @@ pub(crate) enum FromProxy {
 pub(crate) struct End {
     /// Exit code and signal, or why nobody knows.
     pub(crate) result: Result<(u8, u8), Failure>,
+    /// When it was known here, in nanoseconds since 1970: its output may have taken longer.
+    pub(crate) at_ns: u64,
     /// The stages of the pod.
     pub(crate) stages: Vec<Entry>,
 }

@@ -57,6 +57,30 @@ pub(crate) fn init(path: Option<&Path>, format: Format, debug: bool) -> Result<(
     Ok(())
 }
 
+/// Begins to log to `file`; what it does not take at once is lost.
+pub(crate) fn init_lossy(file: File, debug: bool) {
+    let level = if debug { Level::DEBUG } else { Level::INFO };
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false)
+        .event_format(Lines { format: Format::Text });
+    drop(builder.with_writer(Mutex::new(Lossy(file))).try_init());
+}
+
+/// Writes what it can: nobody waits for who reads a log.
+struct Lossy(File);
+
+impl io::Write for Lossy {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     OpenOptions::new().append(true).create(true).mode(0o644).open(path)

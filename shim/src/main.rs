@@ -1,4 +1,4 @@
-//! The `cofferdam` command line.
+//! The `cofferdam` command line and, by the name `containerd-shim-cofferdam-v2`, containerd's shim.
 //!
 //! Invariant: nothing is decided here.
 
@@ -7,6 +7,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     if cofferdam_shim::proxy::requested(std::env::args_os()) {
         return cofferdam_shim::proxy::main();
+    }
+    if cofferdam_shim::containerd::requested(std::env::args_os()) {
+        return cofferdam_shim::containerd::main();
     }
     cofferdam_shim::cli::main()
 }

@@ -17,7 +17,7 @@ fn only_the_hidden_command_is_a_proxy() {
 #[test]
 fn the_end_that_comes_is_the_end() {
     let (supervisor, proxy) = Channel::pair().unwrap();
-    supervisor.send(&End { result: Ok((3, 0)), stages: Vec::new() }, &[]).unwrap();
+    supervisor.send(&End { result: Ok((3, 0)), at_ns: 0, stages: Vec::new() }, &[]).unwrap();
     let null = std::fs::File::open("/dev/null").unwrap();
     let end = std::thread::spawn(move || serve(&proxy, null.as_fd())).join().unwrap().unwrap();
     assert_eq!(end.result, Ok((3, 0)));

@@ -64,6 +64,12 @@ impl Signals {
         Ok(Self { queue })
     }
 
+    /// None: those that come are another's.
+    pub(crate) fn none() -> Self {
+        let (_, queue) = mpsc::channel(1);
+        Self { queue }
+    }
+
     /// The next signal. May be cancelled.
     pub(crate) async fn next(&mut self) -> i32 {
         match self.queue.recv().await {

@@ -2,17 +2,13 @@
 //!
 //! Invariant: an error reads as runc's does where engines look for words.
 
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::Spec;
 
-use crate::container::{CONFIG, ContainerError, Saved, Status};
-use crate::control::{Answer, SOCKET, ToSupervisor};
-use crate::oci::hooks::Hooks;
-use crate::run::{RunError, ask};
-use crate::socket::Socket;
+use crate::container::{ContainerError, Saved, Status};
+use crate::control::{Answer, ToSupervisor};
+use crate::living::{ask_at, connect};
 
 /// Runs `work` to its end.
 ///
@@ -48,16 +44,6 @@ pub(super) fn find_any(root: &Path, id: &str) -> Result<(Saved, Status)> {
     Ok((saved, status))
 }
 
-/// The way to the supervisor of a container's pod.
-///
-/// # Errors
-/// It is gone.
-pub(super) fn connect(root: &Path, saved: &Saved) -> Result<Socket> {
-    let directory = root.join(&saved.pod);
-    Socket::connect(&directory, SOCKET)
-        .with_context(|| format!("the supervisor of the pod {} is gone", saved.pod))
-}
-
 /// Asks the supervisor of a container's pod.
 ///
 /// # Errors
@@ -67,15 +53,6 @@ pub(super) fn ask_pod(root: &Path, saved: &Saved, message: &ToSupervisor) -> Res
         let socket = connect(root, saved)?;
         ask_at(&socket, message).await
     })
-}
-
-/// Asks a supervisor.
-///
-/// # Errors
-/// What it says.
-pub(super) async fn ask_at(socket: &Socket, message: &ToSupervisor) -> Result<Answer> {
-    const NONE: &[BorrowedFd<'static>] = &[];
-    ask(socket, message, NONE).await.map_err(|error: RunError| error.into())
 }
 
 /// The container `id`, whose status is one of `wanted`.
@@ -88,22 +65,4 @@ pub(super) fn find_in(root: &Path, id: &str, wanted: &[Status], otherwise: &str)
         bail!("{otherwise}");
     }
     Ok(saved)
-}
-
-/// The hooks of a container.
-///
-/// # Errors
-/// Its configuration cannot be read.
-pub(super) fn hooks(root: &Path, saved: &Saved) -> Result<Hooks> {
-    Ok(crate::oci::hooks::hooks(config(root, saved)?.hooks().as_ref())?)
-}
-
-/// The specification of a container.
-///
-/// # Errors
-/// It cannot be read.
-pub(super) fn config(root: &Path, saved: &Saved) -> Result<Spec> {
-    let path = saved.directory(root).join(CONFIG);
-    let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("parsing {}", path.display()))
 }

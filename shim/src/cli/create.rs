@@ -2,23 +2,20 @@
 //!
 //! Invariant: nothing is started before the plan is complete.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
 
 use super::Global;
-use super::changed;
-use super::common::{ask_at, block_on, config, connect, find};
+use super::common::{block_on, find};
 use crate::config::Overrides;
-use crate::container::{CONFIG, Status};
-use crate::control::ToSupervisor;
+use crate::container::Status;
+use crate::living;
 use crate::oci::Bundle;
 use crate::pod::check_id;
-use crate::run::{self, Ground, Options, RunError, RunPlan, report};
+use crate::run::{self, Options, RunError, RunPlan, report};
 use crate::signals::Signals;
-use crate::timeline::Timeline;
 
 /// Options that `create` and `run` have in common, as in runc.
 #[derive(Debug, Args)]
@@ -104,17 +101,8 @@ pub(super) async fn detached(plan: &RunPlan, options: &Options) -> Result<()> {
     }
     let say = |error: RunError| anyhow::anyhow!("{}", report(&error, &plan.program(), Some(plan)));
     let mut signals = Signals::listen()?;
-    let mut ground = Ground::claim(plan, options).map_err(say)?;
-    let mut timeline = Timeline::default();
-    let created = run::create(plan, options, (&mut ground, &mut signals), &mut timeline).await;
-    let left = match created {
-        Ok(_) => ground.leave().await,
-        Err(error) => Err(error),
-    };
-    let Err(error) = left else { return Ok(()) };
-    let error = error.with_console(ground.console());
-    ground.abandon(&plan.hooks.poststop).await;
-    Err(say(error))
+    let created = run::create_and_leave(plan, options, &mut signals).await;
+    created.map(drop).map_err(say)
 }
 
 /// Starts a created container.
@@ -126,17 +114,5 @@ pub(super) fn start(global: &Global, id: &str) -> Result<()> {
         Status::Running => bail!("cannot start an already running container"),
         other => bail!("cannot start a container in the {other} state"),
     }
-    let spec = config(&global.root, &saved)?;
-    let hooks = crate::oci::hooks::hooks(spec.hooks().as_ref())?;
-    let changed = changed::parcel(&spec, &saved, &saved.directory(&global.root).join(CONFIG))?;
-    block_on(async {
-        let socket = connect(&global.root, &saved)?;
-        let fds: Vec<BorrowedFd<'_>> = changed.iter().map(AsFd::as_fd).collect();
-        run::ask(&socket, &ToSupervisor::Start(saved.id.clone()), &fds).await?;
-        if let Err(error) = run::poststart(&hooks.poststart, &saved, &socket).await {
-            let _ = ask_at(&socket, &ToSupervisor::kill(&saved.id)).await;
-            return Err(error.into());
-        }
-        Ok(())
-    })
+    block_on(living::start(&global.root, &saved))
 }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use super::Global;
-use super::common::{ask_at, ask_pod, block_on, connect, find, find_any, hooks};
+use super::common::{ask_pod, block_on, find, find_any};
 use crate::container::{ContainerError, Saved, Status};
 use crate::control::ToSupervisor;
+use crate::living::{ask_at, connect, hooks};
 use crate::pod::clear_dead;
 use crate::run;
 

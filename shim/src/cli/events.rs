@@ -10,9 +10,11 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::Global;
-use super::common::{ask_at, block_on, connect, find};
+use super::common::{block_on, find};
+use crate::accounts::Files;
 use crate::container::{Saved, Status};
 use crate::control::{Answer, ToSupervisor};
+use crate::living::{connect, stats};
 use crate::socket::Socket;
 
 /// Options of `cofferdam events`.
@@ -79,8 +81,7 @@ impl Events {
 }
 
 async fn account(socket: &Socket, saved: &Saved) -> Result<()> {
-    let answer = ask_at(socket, &ToSupervisor::Stats(saved.id.clone())).await?;
-    let Answer::Stats(files) = answer else { bail!("no accounting from the supervisor") };
+    let files = stats(socket, &saved.id).await?;
     print("stats", &saved.id, Some(Files(&files).data()))
 }
 
@@ -109,29 +110,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?} is no duration, such as 5s"))
 }
 
-/// Files of a control group and their contents.
-struct Files<'a>(&'a [(String, String)]);
-
 impl Files<'_> {
-    fn text(&self, name: &str) -> &str {
-        self.0.iter().find(|(file, _)| file == name).map_or("", |(_, text)| text.trim())
-    }
-
-    /// The number in a file; `max` is the largest there is.
-    fn number(&self, name: &str) -> u64 {
-        match self.text(name) {
-            "max" => u64::MAX,
-            text => text.parse().unwrap_or(0),
-        }
-    }
-
-    /// The number of `key` in a file of lines "key number".
-    fn entry(&self, name: &str, key: &str) -> u64 {
-        let mut lines = self.text(name).lines();
-        let value = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or(0)
-    }
-
     fn raw(&self, name: &str) -> Map<String, Value> {
         let pair = |line: &str| {
             let (key, value) = line.split_once(' ')?;
@@ -167,7 +146,7 @@ impl Files<'_> {
             },
             "pids": { "current": self.number("pids.current"),
                 "limit": Some(self.number("pids.max")).filter(|max| *max != u64::MAX).unwrap_or(0) },
-            "blkio": self.io(),
+            "blkio": self.blkio(),
             "hugetlb": {},
             "intel_rdt": {},
             "network_interfaces": null,
@@ -175,16 +154,11 @@ impl Files<'_> {
     }
 
     /// Bytes and operations by device (`io.stat`).
-    fn io(&self) -> Value {
+    fn blkio(&self) -> Value {
         let mut bytes = Vec::new();
         let mut operations = Vec::new();
-        for line in self.text("io.stat").lines() {
-            let mut words = line.split(' ');
-            let device = words.next().and_then(|device| device.split_once(':'));
-            let Some((major, minor)) = device else { continue };
-            let number = |text: &str| text.parse::<u64>().unwrap_or(0);
-            for word in words {
-                let Some((key, value)) = word.split_once('=') else { continue };
+        for (major, minor, counters) in self.io() {
+            for (key, value) in counters {
                 let (list, op) = match key {
                     "rbytes" => (&mut bytes, "Read"),
                     "wbytes" => (&mut bytes, "Write"),
@@ -192,8 +166,7 @@ impl Files<'_> {
                     "wios" => (&mut operations, "Write"),
                     _ => continue,
                 };
-                list.push(json!({ "major": number(major), "minor": number(minor), "op": op,
-                    "value": number(value) }));
+                list.push(json!({ "major": major, "minor": minor, "op": op, "value": value }));
             }
         }
         json!({ "ioServiceBytesRecursive": bytes, "ioServicedRecursive": operations })

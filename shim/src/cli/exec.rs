@@ -11,15 +11,16 @@ use clap::Args;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilitiesBuilder, Process, Spec};
 
 use super::Global;
-use super::common::{block_on, config, connect, find};
+use super::common::{block_on, find};
 use crate::container::{Saved, Status};
 use crate::control::{Of, ToSupervisor, parcel};
 use crate::hostgroup;
+use crate::living::{self, config, connect};
 use crate::oci::{self, HostNetwork};
 use crate::run::{RunError, StandIn, Terminal, ask, hold, report, send_pidfd, write_pid};
 use crate::signals::Signals;
 use crate::terminal::RawMode;
-use cofferdam_agent_protocol::{ProcessPlan, Stdio};
+use cofferdam_agent_protocol::ProcessPlan;
 
 /// The exit code when there is no process, as runc has it.
 pub(super) const FAILED: u8 = 255;
@@ -108,17 +109,13 @@ impl Exec {
         }
         let spec = config(&global.root, &saved)?;
         let (process, mut warnings) = self.process(&spec)?;
-        let (mut plan, more) = oci::exec(&process, &spec)?;
+        let (plan, more) = living::exec(&process, &spec)?;
         warnings.extend(more);
         for warning in warnings {
             tracing::debug!("{warning}");
         }
         if plan.terminal.is_some() && self.detach && self.console_socket.is_none() {
             bail!("cannot allocate tty if runc will detach without setting console socket");
-        }
-        if plan.terminal.is_none() {
-            let all = Some(0);
-            plan.stdio = Some(Stdio { stdin: all, stdout: all, stderr: all });
         }
         block_on(self.run(global, &saved, plan))
     }

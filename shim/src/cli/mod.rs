@@ -2,7 +2,6 @@
 //!
 //! Invariant: parsing and printing only; what a command does is elsewhere.
 
-mod changed;
 mod common;
 mod create;
 mod delete;
@@ -94,6 +93,7 @@ impl Global {
             console_socket: None,
             pidfd_socket: None,
             detached: false,
+            streams: None,
             keep: false,
             systemd: self.systemd_cgroup,
             global,

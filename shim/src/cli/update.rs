@@ -7,15 +7,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use oci_spec::runtime::{LinuxBuilder, LinuxResources, Spec};
 use serde_json::{Map, Value, json};
 
 use super::Global;
-use super::common::{ask_at, block_on, config, connect, find};
+use super::common::{block_on, find};
 use crate::container::Status;
-use crate::container::save_config;
-use crate::control::{Answer, ToSupervisor};
-use crate::oci;
+use crate::living;
 use crate::units::Bytes;
 
 /// Longest file of resources.
@@ -92,28 +89,8 @@ impl Update {
         if status == Status::Stopped {
             bail!("container not running");
         }
-        let mut spec = config(&global.root, &saved)?;
-        let current = spec.linux().as_ref().and_then(|linux| linux.resources().clone());
-        let update = oci::update(&self.wanted()?, current.as_ref())?;
-        for warning in &update.warnings {
-            tracing::warn!(id = saved.id, "{warning}");
-        }
-        let settings = update.settings.iter().map(|s| (s.file.clone(), s.value.clone())).collect();
-        block_on(async {
-            let socket = connect(&global.root, &saved)?;
-            let stats = ask_at(&socket, &ToSupervisor::Stats(saved.id.clone())).await?;
-            let Answer::Stats(stats) = stats else { bail!("no accounting from the supervisor") };
-            let used = |name: &str| {
-                let file = stats.iter().find(|(file, _)| file == name);
-                file.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0)
-            };
-            update.check_memory(used("memory.current"), used("memory.swap.current"))?;
-            let (container, needs) = (saved.id.clone(), update.needs);
-            ask_at(&socket, &ToSupervisor::Update { container, settings, needs }).await
-        })?;
-        set(&mut spec, update.resources)?;
-        save_config(&saved.directory(&global.root), &serde_json::to_vec(&spec)?)?;
-        Ok(())
+        let wanted = self.wanted()?;
+        block_on(living::update(&global.root, &saved, &wanted))
     }
 
     /// What is asked for, as `linux.resources` has it.
@@ -170,16 +147,6 @@ fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
     let members = members.into_iter().filter(|(_, value)| !value.is_null());
     let map: Map<String, Value> = members.map(|(name, value)| (name.to_owned(), value)).collect();
     if map.is_empty() { Value::Null } else { Value::Object(map) }
-}
-
-fn set(spec: &mut Spec, resources: LinuxResources) -> Result<()> {
-    let mut linux = match spec.linux().clone() {
-        Some(linux) => linux,
-        None => LinuxBuilder::default().build()?,
-    };
-    linux.set_resources(Some(resources));
-    spec.set_linux(Some(linux));
-    Ok(())
 }
 
 #[cfg(test)]

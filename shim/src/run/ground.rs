@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use cofferdam_rootfs_builder::clear_abandoned;
 use cofferdam_vmm_api::is_privileged;
+use tokio::task::JoinHandle;
 
 use super::{Options, Placed, PodKind, RunError, RunPlan, ask, hooks};
 use crate::container::Saved;
@@ -40,8 +41,8 @@ pub(crate) struct Ground {
     path: PathBuf,
     pod: String,
     supervisor: Socket,
-    /// The supervisor's process, if we started it.
-    child: Option<Child>,
+    /// What supervises the pod, if we started it.
+    child: Option<Supervisor>,
     /// The state directory, if it is not the pod's.
     state: Option<StateDir>,
     /// The user of the monitor, if we started the supervisor and may choose one.
@@ -51,6 +52,15 @@ pub(crate) struct Ground {
     caches: Vec<PathBuf>,
     /// The container, once hooks were run for it.
     hooked: OnceCell<Saved>,
+}
+
+/// What supervises a pod.
+#[derive(Debug)]
+enum Supervisor {
+    /// A process of its own.
+    Process(Child),
+    /// A task of ours.
+    Task(JoinHandle<()>),
 }
 
 impl Ground {
@@ -90,13 +100,20 @@ impl Ground {
         };
         let uid = is_privileged().then(|| state.take_uid(plan.settings.uids)).transpose()?;
         let failed = |error| RunError::Host("starting the supervisor", error);
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("cofferdam").args(&options.global);
-        if options.detached {
-            command.stderr(Stdio::null());
-        }
-        let (child, channel) = supervisor::start(command, &state, &caches).map_err(failed)?;
-        state.hand_over();
+        let (child, channel) = if options.streams.is_some() {
+            let (task, channel) =
+                supervisor::start_within(state, caches.clone()).map_err(failed)?;
+            (Supervisor::Task(task), channel)
+        } else {
+            let mut command = Command::new("/proc/self/exe");
+            command.arg0("cofferdam").args(&options.global);
+            if options.detached {
+                command.stderr(Stdio::null());
+            }
+            let (child, channel) = supervisor::start(command, &state, &caches).map_err(failed)?;
+            state.hand_over();
+            (Supervisor::Process(child), channel)
+        };
         let supervisor = Socket::new(channel).map_err(failed)?;
         let (pod, child, state) = (options.id.clone(), Some(child), None);
         let hooked = OnceCell::new();
@@ -223,8 +240,10 @@ impl Ground {
 
     /// Puts the supervisor, if it is ours, into the control group `group`, which is the container's.
     pub(super) fn place_in(&self, group: &Path) {
-        if let Some(child) = &self.child {
-            hostgroup::place(group, child.id());
+        match &self.child {
+            Some(Supervisor::Process(child)) => hostgroup::place(group, child.id()),
+            Some(Supervisor::Task(_)) => hostgroup::place(group, std::process::id()),
+            None => {}
         }
     }
 
@@ -236,7 +255,7 @@ impl Ground {
 
     /// Waits until the supervisor that we started has ended.
     pub(super) fn wait_for_supervisor(&mut self) {
-        if let Some(child) = self.child.take() {
+        if let Some(Supervisor::Process(child)) = self.child.take() {
             wait_for(child);
         }
     }
@@ -255,7 +274,10 @@ impl Ground {
         }
         drop(state);
         if let Some(child) = child {
-            wait_for(child);
+            match child {
+                Supervisor::Process(child) => wait_for(child),
+                Supervisor::Task(task) => drop(tokio::time::timeout(DYING, task).await),
+            }
             // It has, unless it was killed.
             if !clear_dead(&path, false, DYING) {
                 tracing::warn!(path = %path.display(), "the next command removes this directory");

@@ -18,8 +18,9 @@ mod volumes;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cofferdam_vmm_api::ChannelError;
@@ -57,6 +58,8 @@ pub(crate) struct Options {
     pub(crate) console_socket: Option<PathBuf>,
     /// The container goes on without us.
     pub(crate) detached: bool,
+    /// We supervise the pod ourselves and stand for its processes as long as it lives: the standard streams of the first.
+    pub(crate) streams: Option<Arc<[OwnedFd; 3]>>,
     /// The container stays until somebody deletes it.
     pub(crate) keep: bool,
     /// Control groups are named for systemd.
@@ -123,6 +126,32 @@ pub(crate) async fn create(
     }
 }
 
+/// Creates the container of `plan` on ground of its own and leaves it to itself; on failure nothing is left.
+///
+/// # Errors
+/// [`RunError`], with the end of the guest's console if that failed.
+pub(crate) async fn create_and_leave(
+    plan: &RunPlan,
+    options: &Options,
+    signals: &mut Signals,
+) -> Result<Created, RunError> {
+    let mut ground = Ground::claim(plan, options)?;
+    let mut timeline = Timeline::default();
+    let created = create(plan, options, (&mut ground, signals), &mut timeline).await;
+    let left = match created {
+        Ok(created) => ground.leave().await.map(|()| created),
+        Err(error) => Err(error),
+    };
+    match left {
+        Ok(created) => Ok(created),
+        Err(error) => {
+            let error = error.with_console(ground.console());
+            ground.abandon(&plan.hooks.poststop).await;
+            Err(error)
+        }
+    }
+}
+
 async fn create_on(
     plan: &RunPlan,
     options: &Options,
@@ -134,12 +163,14 @@ async fn create_on(
     let process = container.process.as_mut();
     let terminal = process.and_then(|process| process.terminal.as_mut());
     let size = terminal.map(|terminal| Terminal::of(terminal, options.detached));
-    let mut stand_in = if options.detached {
+    let mut stand_in = if let Some(streams) = &options.streams {
+        StandIn::within(streams)?
+    } else if options.detached {
         StandIn::proxy(plan.command_line(), size, options.console_socket.as_deref(), &plan.network)?
     } else {
         StandIn::ours()?
     };
-    if let Some(group) = cgroup.as_deref().filter(|_| options.detached) {
+    if let Some(group) = cgroup.as_deref().filter(|_| options.detached && stand_in.ours.is_none()) {
         hostgroup::place(group, stand_in.pid);
     }
     let saved = Saved {

@@ -326,13 +326,14 @@ impl Others {
         Ok(Self { all, pod })
     }
 
-    /// The container of the pod whose proxy is the process `pid`.
+    /// The container of the pod for which the process `pid` stands. containerd's shim stands for all of them: then that
+    /// one is meant whose pod it is.
     fn member(&self, pid: u32) -> Option<&Saved> {
         let PodKind::Of(joined) = &self.pod else { return None };
         let is = |saved: &&Saved| {
             saved.process.pid == pid && saved.pod == joined.pod && saved.process.is_alive()
         };
-        self.all.iter().find(is)
+        std::iter::once(&**joined).chain(&self.all).find(is)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What stands on the host for a process in the guest, and the streams that it gets.
 //!
 //! Invariant: exactly one process stands for one in the guest: we ourselves, or a proxy that outlives us if the process
-//! was made.
+//! was made. containerd's shim stands for all of its pod.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -77,6 +77,21 @@ impl StandIn {
                 let terminal = std::mem::replace(stdin, reader.into());
                 Pump::start("stdin", terminal, writer.into())?;
             }
+            Ok(Self { pid: std::process::id(), ours, proxy: None, theirs, streams })
+        };
+        made().map_err(|error| RunError::Host("standard streams", error))
+    }
+
+    /// Ourselves, who supervise the pod, too, with these streams. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// The failure of a system call.
+    pub(crate) fn within(streams: &[OwnedFd; 3]) -> Result<Self, RunError> {
+        let made = || {
+            let (ours, theirs) = Channel::pair()?;
+            let [stdin, stdout, stderr] = streams;
+            let streams = [stdin.try_clone()?, stdout.try_clone()?, stderr.try_clone()?];
+            let ours = Some(Socket::new(ours)?);
             Ok(Self { pid: std::process::id(), ours, proxy: None, theirs, streams })
         };
         made().map_err(|error| RunError::Host("standard streams", error))

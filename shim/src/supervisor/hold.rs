@@ -5,7 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -59,6 +59,7 @@ pub(super) struct Ended {
     pub(super) of: Of,
     proxy: Socket,
     result: Result<ExitStatus, PodError>,
+    at_ns: u64,
     told: bool,
 }
 
@@ -67,7 +68,7 @@ impl Ended {
     pub(super) async fn tell(&mut self, timeline: &Timeline) {
         if !std::mem::replace(&mut self.told, true) {
             let result = self.result.clone().map(Into::into).map_err(Failure::from);
-            let end = End { result, stages: timeline.entries().to_vec() };
+            let end = End { result, at_ns: self.at_ns, stages: timeline.entries().to_vec() };
             // It may be gone.
             let _ = self.proxy.send(&end, &[]).await;
         }
@@ -80,6 +81,7 @@ impl Held {
         let Self { of, proxy, expected, streams, doomed } = self;
         let mut streams = tokio::task::spawn_local(Streams::connect(expected, streams));
         let result = end(&shared, &of, &proxy, &doomed).await;
+        let at_ns = now_ns();
         let first = of.process.is_empty();
         if first {
             shared.note(&of.container, Status::Stopped);
@@ -90,7 +92,7 @@ impl Held {
             () = given_up(&proxy) => {}
         }
         streams.abort();
-        let mut ended = Ended { of, proxy, result, told: false };
+        let mut ended = Ended { of, proxy, result, at_ns, told: false };
         if !first && ended.result.is_ok() {
             // Whoever waits for it does not wait for the guest.
             ended.tell(&Timeline::default()).await;
@@ -99,6 +101,12 @@ impl Held {
         }
         ended
     }
+}
+
+/// Nanoseconds since 1970.
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Waits for the end of a process, and passes on what its proxy says.

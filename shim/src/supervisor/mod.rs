@@ -7,7 +7,8 @@
 //! ```
 //!
 //! It is this program again, with a hidden command. Its standard input is the socket to the client that started it, its
-//! standard output the locked state directory of the pod.
+//! standard output the locked state directory of the pod. Or it is a task of a process that is there anyway:
+//! containerd's shim.
 //!
 //! Invariant: when it ends, the monitor is reaped and of the pod nothing is left; the state directories of containers
 //! that an engine is to delete stay.
@@ -88,6 +89,25 @@ pub(crate) fn start(
     command.env_clear().env("PATH", path).current_dir("/").process_group(0);
     command.stdin(theirs.into_inner()).stdout(Stdio::from(state.lock()?));
     Ok((command.spawn()?, ours))
+}
+
+/// Has this process supervise the pod whose state directory is `state`: a task, on the thread's `LocalSet`. Gives the
+/// socket to it.
+///
+/// # Errors
+/// The failure of a system call.
+pub(crate) fn start_within(
+    state: StateDir,
+    caches: Vec<PathBuf>,
+) -> io::Result<(tokio::task::JoinHandle<()>, Channel)> {
+    let (ours, theirs) = Channel::pair()?;
+    let first = Socket::new(theirs)?;
+    let task = tokio::task::spawn_local(async move {
+        if let Err(error) = supervise(state, first, &caches).await {
+            tracing::error!("supervisor: {error}");
+        }
+    });
+    Ok((task, ours))
 }
 
 /// What all tasks of a supervisor share.
@@ -203,18 +223,11 @@ impl Shared {
 
 /// The supervisor's `main`; gives the exit code.
 pub(crate) fn main(places: &Places) -> u8 {
-    // It is a leader already if a shell started it.
-    let _ = rustix::process::setsid();
-    // A process of a container takes some eight descriptors.
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let _ = rustix::process::setrlimit(
-        Resource::Nofile,
-        Rlimit { current: limit.maximum, maximum: limit.maximum },
-    );
+    settle();
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let tasks = tokio::task::LocalSet::new();
-            let result = runtime.block_on(tasks.run_until(supervise(places)));
+            let result = runtime.block_on(tasks.run_until(adopt(places)));
             // Threads may wait for streams that nobody closes.
             runtime.shutdown_background();
             result.map_or_else(
@@ -232,9 +245,24 @@ pub(crate) fn main(places: &Places) -> u8 {
     }
 }
 
+/// Makes this process one that stays: the leader of a session, with as many descriptors as it may have.
+pub(crate) fn settle() {
+    // It is a leader already if a shell started it.
+    let _ = rustix::process::setsid();
+    // A process of a container takes some eight descriptors.
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let _ = rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit { current: limit.maximum, maximum: limit.maximum },
+    );
+}
+
 /// Outlives what is sent to everyone in its control group or scope: the containers end by that, and it with them.
-/// Caught, not ignored, so that the monitor does not inherit it.
-fn outlive_signals() -> io::Result<()> {
+/// Caught, not ignored, so that the monitor does not inherit it. Must be called within a runtime.
+///
+/// # Errors
+/// The failure of a system call.
+pub(crate) fn outlive_signals() -> io::Result<()> {
     for kind in
         [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()]
     {
@@ -244,17 +272,22 @@ fn outlive_signals() -> io::Result<()> {
     Ok(())
 }
 
-async fn supervise(places: &Places) -> io::Result<()> {
+/// Supervises the pod that the process which started this one has claimed.
+async fn adopt(places: &Places) -> io::Result<()> {
     outlive_signals()?;
     let lock = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let state = StateDir::adopt(places.state.clone(), lock);
     let first = Socket::new(Channel::new(io::stdin().as_fd().try_clone_to_owned()?))?;
     // So that the client sees it when its socket is closed.
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    supervise(state, first, &places.caches).await
+}
+
+async fn supervise(state: StateDir, first: Socket, caches: &[PathBuf]) -> io::Result<()> {
     let Some((pod, room)) = launch(&state, &first).await? else {
         hostgroup::leave(state.path());
         drop(state);
-        for cache in &places.caches {
+        for cache in caches {
             clear_abandoned(cache, MAKER_PATIENCE);
         }
         return Ok(());
@@ -416,13 +449,12 @@ async fn finish(
     let timeline = shared.pod.stop().await;
     // The guest is gone; the file server's control group is the monitor's.
     drop(shared.volumes.lock().await.take());
-    match shared.state.take() {
-        Some(state) if keeps => state.leave(),
-        Some(state) => {
-            hostgroup::leave(state.path());
-            drop(state);
+    if let Some(state) = shared.state.take() {
+        // This process may go on, and nobody can remove a group with somebody in it.
+        hostgroup::leave(state.path());
+        if keeps {
+            state.leave();
         }
-        None => {}
     }
     if let Some(mut last) = last {
         last.tell(&timeline).await;

@@ -133,3 +133,30 @@ pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is one open descriptor, always the same, until it is dropped.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
+
+/// Gives `command`'s process `fds` as descriptors 3 and up.
+pub(crate) fn pass_descriptors<const N: usize>(
+    command: &mut Command,
+    fds: [OwnedFd; N],
+) -> io::Result<()> {
+    const FIRST: libc::c_int = 3;
+    let first_free = FIRST + libc::c_int::try_from(N).map_err(io::Error::other)?;
+    // Out of the way of the numbers that they get.
+    let mut moved = Vec::with_capacity(N);
+    for fd in &fds {
+        moved.push(rustix::io::fcntl_dupfd_cloexec(fd, first_free)?);
+    }
+    drop(fds);
+    let prepare = move || {
+        for (fd, number) in moved.iter().zip(FIRST..) {
+            // SAFETY: dup2 is async-signal-safe; what was open as `number` belongs to nobody in the new process.
+            if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure only makes the system call above, and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
+    Ok(())
+}

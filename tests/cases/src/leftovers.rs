@@ -124,9 +124,14 @@ fn groups(path: &Path) -> Vec<PathBuf> {
     groups.map(|entry| entry.path()).collect()
 }
 
-/// Names below the ordinary root of state directories, but for the lock, which stays.
+/// Names below the ordinary root of state directories, and those of containerd's namespaces, but for the locks, which
+/// stay.
 fn state() -> BTreeSet<String> {
+    const CONTAINERD: &str = "/run/cofferdam-containerd";
     let mut names = entries("/run/cofferdam");
+    for namespace in entries(CONTAINERD) {
+        names.extend(entries(&format!("{CONTAINERD}/{namespace}")));
+    }
     names.remove(",lock");
     names
 }

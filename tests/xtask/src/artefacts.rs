@@ -1,6 +1,7 @@
 //! What is tested: the release binaries, the guest kernel and the guest image, built and staged as installed.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,6 +14,9 @@ use nix::unistd::Uid;
 
 use crate::image;
 use crate::kernel::{self, Variant};
+
+/// containerd's shim, below the root of the host.
+const CONTAINERD_SHIM: &str = "usr/local/bin/containerd-shim-cofferdam-v2";
 
 /// The initramfs of the monitor-level tests.
 const TEST_GUEST: &str = "/usr/lib/cofferdam-test/guest.cpio";
@@ -32,6 +36,9 @@ pub(crate) fn stage() -> Result<Stage> {
     for name in ["cofferdam", "cofferdam-vmm"] {
         stage.add(&target.join(name), &format!("/usr/local/bin/{name}"))?;
     }
+    // The same program, by the name that containerd calls it by.
+    symlink("cofferdam", stage.tree().join(CONTAINERD_SHIM))
+        .context("staging containerd's shim")?;
     stage.add(&kernel.join("vmlinux"), "/usr/lib/cofferdam/vmlinux")?;
     stage.add(&kernel.join("manifest.json"), "/usr/lib/cofferdam/vmlinux.json")?;
     stage.add(&image.initramfs, "/usr/lib/cofferdam/initramfs")?;

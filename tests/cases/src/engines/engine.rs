@@ -3,7 +3,6 @@
 //! Invariant: what the engine made on the host goes with this value: daemons, storage, mounts, groups, bridges.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -14,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::call::{Call, input};
 use crate::leftovers;
-use crate::run::{Outcome, ROOTFS, unique_id};
+use crate::run::{Outcome, unique_id};
 
 /// The image: busybox, and nothing else.
 pub(super) const IMAGE: &str = "localhost/case:latest";
@@ -51,23 +50,20 @@ impl Kind {
 }
 
 /// Starts and stops daemons in the test host.
-const SERVICES: &str = "/usr/local/bin/host-services";
+pub(super) const SERVICES: &str = "/usr/local/bin/host-services";
 
 /// A running engine.
 pub(super) struct Engine {
     pub(super) kind: Kind,
     directory: TempDir,
-    /// The groups and interfaces that were there before it.
-    groups: Vec<String>,
-    interfaces: Vec<String>,
+    was: Was,
 }
 
 impl Engine {
     /// Starts it and imports the image.
     pub(super) fn start(kind: Kind) -> Result<Self> {
         let directory = TempDir::with_prefix("engine-")?;
-        let (groups, interfaces) = (names("/sys/fs/cgroup"), names("/sys/class/net"));
-        let engine = Self { kind, directory, groups, interfaces };
+        let engine = Self { kind, directory, was: Was::now() };
         match kind {
             Kind::Podman => engine.configure_podman()?,
             Kind::Docker => engine.start_docker()?,
@@ -124,20 +120,7 @@ impl Engine {
     /// Makes the image from the root file system's busybox.
     fn import(&self) -> Result<()> {
         let tree = self.file("tree");
-        for name in ["bin", "dev", "etc", "proc", "sys", "tmp", "root", "run", "var"] {
-            fs::create_dir_all(tree.join(name))?;
-        }
-        fs::copy(Path::new(ROOTFS).join("bin/busybox"), tree.join("bin/busybox"))?;
-        let applets =
-            Command::new("chroot").arg(ROOTFS).args(["/bin/busybox", "--list"]).output()?;
-        for applet in String::from_utf8(applets.stdout)?.lines().filter(|name| *name != "busybox") {
-            symlink("busybox", tree.join("bin").join(applet))?;
-        }
-        fs::write(
-            tree.join("etc/passwd"),
-            "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n",
-        )?;
-        fs::write(tree.join("etc/group"), "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n")?;
+        super::image::busybox(&tree)?;
         let tar = self.file("image.tar").display().to_string();
         let status =
             Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&tree).arg(".").status()?;
@@ -230,8 +213,26 @@ impl Drop for Engine {
             }
             let _ = fs::remove_file(DAEMON);
         }
+        self.was.restore(self.directory.path());
+    }
+}
+
+/// What was there before an engine.
+pub(super) struct Was {
+    groups: Vec<String>,
+    interfaces: Vec<String>,
+}
+
+impl Was {
+    /// What is there now.
+    pub(super) fn now() -> Self {
+        Self { groups: names("/sys/fs/cgroup"), interfaces: names("/sys/class/net") }
+    }
+
+    /// Removes mounts of engines and those below `directory`, and interfaces and groups that are new.
+    pub(super) fn restore(&self, directory: &Path) {
         for place in mounts().iter().rev() {
-            let own = place.starts_with(&self.directory.path().display().to_string());
+            let own = place.starts_with(&directory.display().to_string());
             if own || ENGINES.iter().any(|directory| place.starts_with(directory)) {
                 let _ = umount2(place.as_str(), MntFlags::MNT_DETACH);
             }

@@ -1,4 +1,4 @@
-//! podman and docker with Cofferdam as their runtime: what people do with containers, by the engines' own
+//! podman, docker and containerd with Cofferdam as their runtime: what people do with containers, by the engines' own
 //! command lines.
 //!
 //! Invariant: an engine runs only while its cases do, and what it leaves on the host is removed with it.
@@ -14,52 +14,109 @@ use libtest_mimic::{Arguments, Trial};
 use crate::leftovers;
 
 mod both;
+mod containerd;
 mod docker;
 mod engine;
 mod flags;
+mod image;
 mod podman;
+mod pods;
+mod sudden;
+mod tasks;
 mod terminal;
 
+use containerd::Containerd;
 use engine::{Engine, Kind};
 
 /// A case of an engine.
-#[derive(Clone, Copy)]
-struct Case {
+struct Case<E: 'static = Engine> {
     name: &'static str,
-    body: fn(&Engine) -> Result<()>,
+    body: fn(&E) -> Result<()>,
 }
 
-/// The functions named, as cases.
+impl<E> Clone for Case<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Case<E> {}
+
+/// The functions named, as cases; of another engine than [`Engine`] if that is named first.
 macro_rules! cases {
-    ($($name:ident),+ $(,)?) => {
+    ($engine:ty: $($name:ident),+ $(,)?) => {
         /// The cases of this file.
-        pub(super) const CASES: &[$crate::engines::Case] =
+        pub(super) const CASES: &[$crate::engines::Case<$engine>] =
             &[$($crate::engines::Case { name: stringify!($name), body: $name }),+];
     };
+    ($($name:ident),+ $(,)?) => { cases!($crate::engines::engine::Engine: $($name),+); };
 }
 use cases;
 
 /// What each case found, by its number; nothing before they ran.
 type Findings = Arc<Mutex<Option<Vec<Option<String>>>>>;
 
-/// Every case of both engines. `arguments` say which are asked for; each is tried twice if `again`.
+/// The cases of one engine.
+struct Group<E: 'static> {
+    topic: &'static str,
+    cases: Vec<Case<E>>,
+    /// Why they cannot run here, if so.
+    lacking: fn() -> Option<String>,
+    start: fn() -> Result<E>,
+    /// Removes what a case has left.
+    clear: fn(&E) -> Result<()>,
+}
+
+impl<E> Clone for Group<E> {
+    fn clone(&self) -> Self {
+        Self { cases: self.cases.clone(), ..*self }
+    }
+}
+
+/// Every case of all engines. `arguments` say which are asked for; each is tried twice if `again`.
 pub(crate) fn trials(arguments: &Arguments, again: bool) -> Vec<Trial> {
-    let podman = [both::CASES, flags::CASES, terminal::CASES, podman::CASES].concat();
-    let docker = [both::CASES, flags::CASES, terminal::CASES, docker::CASES].concat();
-    let mut trials = Vec::new();
-    for (kind, cases) in [(Kind::Podman, podman), (Kind::Docker, docker)] {
-        let asked: Vec<Case> =
-            cases.into_iter().filter(|case| asked(arguments, &name(kind, case))).collect();
+    let podman = Group {
+        topic: "podman",
+        cases: [both::CASES, flags::CASES, terminal::CASES, podman::CASES].concat(),
+        lacking: || Kind::Podman.lacking(),
+        start: || Engine::start(Kind::Podman),
+        clear: Engine::clear,
+    };
+    let docker = Group {
+        topic: "docker",
+        cases: [both::CASES, flags::CASES, terminal::CASES, docker::CASES].concat(),
+        lacking: || Kind::Docker.lacking(),
+        start: || Engine::start(Kind::Docker),
+        clear: Engine::clear,
+    };
+    let containerd = Group {
+        topic: "containerd",
+        cases: [tasks::CASES, sudden::CASES, pods::CASES].concat(),
+        lacking: Containerd::lacking,
+        start: Containerd::start,
+        clear: Containerd::clear,
+    };
+    let mut trials = podman.trials(arguments, again);
+    trials.extend(docker.trials(arguments, again));
+    trials.extend(containerd.trials(arguments, again));
+    trials
+}
+
+impl<E> Group<E> {
+    fn trials(mut self, arguments: &Arguments, again: bool) -> Vec<Trial> {
+        let topic = self.topic;
+        self.cases.retain(|case| asked(arguments, &name(topic, case)));
         let findings = Findings::default();
-        for (number, case) in asked.iter().enumerate() {
-            let (asked, findings) = (asked.clone(), findings.clone());
-            trials.push(Trial::test(name(kind, case), move || {
-                if let Some(why) = kind.lacking() {
+        let mut trials = Vec::new();
+        for (number, case) in self.cases.iter().enumerate() {
+            let (group, findings) = (self.clone(), findings.clone());
+            trials.push(Trial::test(name(topic, case), move || {
+                if let Some(why) = (group.lacking)() {
                     println!("\nSKIPPED: {why}");
                     return Ok(());
                 }
                 let mut found = findings.lock().unwrap_or_else(PoisonError::into_inner);
-                let found = found.get_or_insert_with(|| all(kind, &asked, again));
+                let found = found.get_or_insert_with(|| group.all(again));
                 match found.get(number) {
                     Some(None) => Ok(()),
                     Some(Some(error)) => Err(error.clone().into()),
@@ -67,12 +124,45 @@ pub(crate) fn trials(arguments: &Arguments, again: bool) -> Vec<Trial> {
                 }
             }));
         }
+        trials
     }
-    trials
+
+    /// Runs the cases with one engine; what it or they leave behind is a fault of the last one.
+    fn all(&self, again: bool) -> Vec<Option<String>> {
+        let before = leftovers::Host::now();
+        let mut found: Vec<Option<String>> = match (self.start)() {
+            Ok(engine) => self.cases.iter().map(|case| self.one(&engine, case, again)).collect(),
+            Err(error) => {
+                let text = format!("starting {}: {error:?}", self.topic);
+                self.cases.iter().map(|_| Some(text.clone())).collect()
+            }
+        };
+        if let (Err(error), Some(last)) = (before.unchanged(), found.last_mut()) {
+            *last = Some(format!("after all: {error:?}\n{}", last.clone().unwrap_or_default()));
+        }
+        found
+    }
+
+    /// Runs one case, and removes its containers.
+    fn one(&self, engine: &E, case: &Case<E>, again: bool) -> Option<String> {
+        let attempt = || {
+            let result = (case.body)(engine);
+            let clean = (self.clear)(engine);
+            result.and(clean).err().map(|error| format!("{error:?}"))
+        };
+        let begin = std::time::Instant::now();
+        let mut error = attempt();
+        if let (Some(text), true) = (&error, again) {
+            println!("\nAGAIN: {} failed: {text}", name(self.topic, case));
+            error = attempt();
+        }
+        println!("\n{}: {:.1} s", name(self.topic, case), begin.elapsed().as_secs_f64());
+        error
+    }
 }
 
-fn name(kind: Kind, case: &Case) -> String {
-    format!("{}::{}", kind.name(), case.name)
+fn name<E>(topic: &str, case: &Case<E>) -> String {
+    format!("{topic}::{}", case.name)
 }
 
 /// Whether the command line asks for the trial `name`.
@@ -81,36 +171,4 @@ fn asked(arguments: &Arguments, name: &str) -> bool {
         if arguments.exact { name == filter } else { name.contains(filter.as_str()) }
     };
     arguments.filter.as_ref().is_none_or(fits) && !arguments.skip.iter().any(fits)
-}
-
-/// Runs `cases` with one engine; what it or they leave behind is a fault of the last one.
-fn all(kind: Kind, cases: &[Case], again: bool) -> Vec<Option<String>> {
-    let before = leftovers::Host::now();
-    let mut found: Vec<Option<String>> = match Engine::start(kind) {
-        Ok(engine) => cases.iter().map(|case| one(&engine, case, again)).collect(),
-        Err(error) => {
-            cases.iter().map(|_| Some(format!("starting {}: {error:?}", kind.name()))).collect()
-        }
-    };
-    if let (Err(error), Some(last)) = (before.unchanged(), found.last_mut()) {
-        *last = Some(format!("after all: {error:?}\n{}", last.clone().unwrap_or_default()));
-    }
-    found
-}
-
-/// Runs one case, and removes its containers.
-fn one(engine: &Engine, case: &Case, again: bool) -> Option<String> {
-    let attempt = || {
-        let result = (case.body)(engine);
-        let clean = engine.clear();
-        result.and(clean).err().map(|error| format!("{error:?}"))
-    };
-    let begin = std::time::Instant::now();
-    let mut error = attempt();
-    if let (Some(text), true) = (&error, again) {
-        println!("\nAGAIN: {} failed: {text}", name(engine.kind, case));
-        error = attempt();
-    }
-    println!("\n{}: {:.1} s", name(engine.kind, case), begin.elapsed().as_secs_f64());
-    error
 }

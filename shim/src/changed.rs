@@ -24,7 +24,7 @@ const CREATION: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// They are too large together, or cannot be passed on.
-pub(super) fn parcel(spec: &Spec, saved: &Saved, made: &Path) -> Result<Option<OwnedFd>> {
+pub(crate) fn parcel(spec: &Spec, saved: &Saved, made: &Path) -> Result<Option<OwnedFd>> {
     let made = made.metadata().and_then(|file| file.modified());
     let since = made.context("looking at the container's configuration")?.checked_sub(CREATION);
     let mounts = spec.mounts().as_deref().unwrap_or_default();

@@ -1,0 +1,235 @@
+//! containerd with an image, driven by ctr.
+//!
+//! Invariant: what containerd made on the host goes with this value.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::engine::{Engine, SERVICES, Was};
+use super::image;
+use crate::call::{Call, eventually, input};
+use crate::run::{Outcome, unique_id};
+
+/// The image.
+pub(super) const IMAGE: &str = "localhost/case:latest";
+
+/// A running containerd.
+pub(super) struct Containerd {
+    directory: TempDir,
+    was: Was,
+}
+
+/// Whether the service is there; and started or stopped by this.
+fn service(what: &str) -> Result<()> {
+    let status = Command::new(SERVICES).args([what, "containerd"]).stdin(Stdio::null()).status()?;
+    ensure!(status.success(), "host-services {what} containerd: {status}");
+    Ok(())
+}
+
+impl Containerd {
+    /// Why its cases cannot run here, if so.
+    pub(super) fn lacking() -> Option<String> {
+        let lacks = Command::new("ctr").arg("--version").output().is_err();
+        let why = "this machine has no containerd that can be started and stopped";
+        (lacks || !Path::new(SERVICES).exists()).then(|| why.to_owned())
+    }
+
+    /// Starts it and imports the image.
+    pub(super) fn start() -> Result<Self> {
+        let directory = TempDir::with_prefix("engine-")?;
+        let containerd = Self { directory, was: Was::now() };
+        service("start")?;
+        let archive = image::archive(containerd.directory.path(), IMAGE)?;
+        containerd.ctr(&["image", "import", &archive.display().to_string()])?.exits(0)?;
+        Ok(containerd)
+    }
+
+    /// Kills it and starts it again: what it started goes on.
+    pub(super) fn restart(&self) -> Result<()> {
+        let pid = fs::read_to_string("/run/containerd.pid")?;
+        let killed = Command::new("kill").args(["-9", pid.trim()]).status()?;
+        ensure!(killed.success(), "killing containerd");
+        service("stop")?;
+        service("start")
+    }
+
+    /// The runtime under test, as containerd calls it.
+    pub(super) fn runtime() -> &'static str {
+        if Engine::is_ours() { "io.containerd.cofferdam.v2" } else { "io.containerd.runc.v2" }
+    }
+
+    /// A path for a file of a case.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Runs a command of ctr.
+    pub(super) fn ctr(&self, arguments: &[&str]) -> Result<Outcome> {
+        self.begin(arguments)?.finish()
+    }
+
+    /// The same, with `text` as standard input.
+    pub(super) fn ctr_with(&self, arguments: &[&str], text: &str) -> Result<Outcome> {
+        let mut command = self.command(arguments);
+        command.stdin(input(text)?);
+        Call::start(command, self.directory.path())?.finish()
+    }
+
+    /// The same, not waited for.
+    pub(super) fn begin(&self, arguments: &[&str]) -> Result<Call> {
+        Call::start(self.command(arguments), self.directory.path())
+    }
+
+    /// ctr, to be started.
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ctr");
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// `run --rm FLAGS IMAGE ID COMMAND`.
+    pub(super) fn run(&self, flags: &[&str], command: &[&str]) -> Result<Outcome> {
+        let id = unique_id();
+        let fixed = ["run", "--rm", "--runtime", Self::runtime()];
+        self.ctr(&[&fixed, flags, &[IMAGE, &id], command].concat())
+    }
+
+    /// A container in the background that runs a shell script; its id.
+    pub(super) fn detached(&self, flags: &[&str], script: &str) -> Result<String> {
+        let id = unique_id();
+        let fixed = ["run", "--detach", "--runtime", Self::runtime()];
+        let command = [IMAGE, &id, "sh", "-c", script];
+        self.ctr(&[&fixed, flags, &command].concat())?.exits(0)?;
+        Ok(id)
+    }
+
+    /// The same, with its output in a file; the id and the file.
+    pub(super) fn logged(&self, flags: &[&str], script: &str) -> Result<(String, PathBuf)> {
+        let file = self.file(&format!("{}.log", unique_id()));
+        let uri = format!("file://{}", file.display());
+        let id = self.detached(&[flags, &["--log-uri", &uri]].concat(), script)?;
+        Ok((id, file))
+    }
+
+    /// What a shell script prints that is run in a container.
+    pub(super) fn exec(&self, id: &str, script: &str) -> Result<Outcome> {
+        let exec = unique_id();
+        self.ctr(&["task", "exec", "--exec-id", &exec, id, "sh", "-c", script])
+    }
+
+    /// What `task list` says of a container, or nothing.
+    pub(super) fn status(&self, id: &str) -> Result<String> {
+        let list = self.ctr(&["task", "list"])?.exits(0)?.text();
+        let mut lines = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let line = lines.find(|words| words.first() == Some(&id));
+        Ok(line.and_then(|words| words.last().map(|word| (*word).to_owned())).unwrap_or_default())
+    }
+
+    /// The number on the host of the process of a container.
+    pub(super) fn pid(&self, id: &str) -> Result<u32> {
+        let list = self.ctr(&["task", "list"])?.exits(0)?.text();
+        let mut lines = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let line = lines.find(|words| words.first() == Some(&id));
+        let pid = line.and_then(|words| words.get(1)?.parse().ok());
+        pid.with_context(|| format!("no process of {id}: {list}"))
+    }
+
+    /// Waits until it says so.
+    pub(super) fn wait_for(&self, id: &str, status: &str) -> Result<()> {
+        eventually(&format!("{id} to be {status}"), || Ok(self.status(id)? == status))
+    }
+
+    /// The exit code that is told when the task of a container is deleted.
+    pub(super) fn end(&self, id: &str) -> Result<i32> {
+        let outcome = self.ctr(&["task", "delete", id])?.exits(0)?;
+        // ctr speaks only of those that are not 0.
+        let told = outcome.stderr.split_once("non-zero exit code ");
+        let code = told.and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
+        code.map_or(Ok(0), |code| code.parse().with_context(|| format!("{outcome}")))
+    }
+
+    /// The same; the container goes, too.
+    pub(super) fn delete(&self, id: &str) -> Result<i32> {
+        let code = self.end(id)?;
+        self.ctr(&["container", "delete", id])?.exits(0)?;
+        Ok(code)
+    }
+
+    /// Listens to events from now on.
+    pub(super) fn events(&self) -> Result<Events> {
+        let mut call = self.begin(&["events"])?;
+        // It says nothing before the first one: make some until it hears one.
+        let id = unique_id();
+        eventually("ctr events to listen", || {
+            self.ctr(&["container", "create", IMAGE, &id])?.exits(0)?;
+            self.ctr(&["container", "delete", &id])?.exits(0)?;
+            Ok(fs::read_to_string(&call.stdout)?.contains("/containers/delete"))
+        })?;
+        call.wait_for("/containers/delete")?;
+        Ok(Events(call))
+    }
+
+    /// Removes all containers.
+    pub(super) fn clear(&self) -> Result<()> {
+        let tasks = self.ctr(&["task", "list", "--quiet"])?.exits(0)?.text();
+        for id in tasks.lines() {
+            self.ctr(&["task", "delete", "--force", id])?;
+        }
+        let containers = self.ctr(&["container", "list", "--quiet"])?.exits(0)?.text();
+        for id in containers.lines() {
+            self.ctr(&["container", "delete", id])?.exits(0)?;
+        }
+        let left = self.ctr(&["task", "list", "--quiet"])?.exits(0)?;
+        left.prints("").map(drop)
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = self.clear();
+        let _ = self.ctr(&["image", "remove", IMAGE]);
+        let _ = service("stop");
+        self.was.restore(self.directory.path());
+    }
+}
+
+/// What `ctr events` prints.
+pub(super) struct Events(Call);
+
+impl Events {
+    /// The events of the container `id` about its tasks: topics and contents.
+    pub(super) fn of(&self, id: &str) -> Result<Vec<(String, Value)>> {
+        let text = fs::read_to_string(&self.0.stdout)?;
+        let mut found = Vec::new();
+        // The last line may not be whole.
+        for line in text.lines().filter(|line| line.ends_with('}')) {
+            let (Some(topic), Some(at)) =
+                (line.split_whitespace().find(|word| word.starts_with('/')), line.find('{'))
+            else {
+                continue;
+            };
+            let content: Value = serde_json::from_str(&line[at..]).context(line.to_owned())?;
+            if topic.starts_with("/tasks/") && content["container_id"] == id {
+                found.push((topic.to_owned(), content));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Waits until the last of them are those of `topics`.
+    pub(super) fn end_with(&self, id: &str, topics: &[&str]) -> Result<Vec<(String, Value)>> {
+        let mut found = Vec::new();
+        let ended = eventually("the events", || {
+            found = self.of(id)?;
+            let seen: Vec<&str> = found.iter().map(|(topic, _)| topic.as_str()).collect();
+            Ok(seen.ends_with(topics))
+        });
+        ended.with_context(|| format!("{found:#?} instead of {topics:?}"))?;
+        Ok(found)
+    }
+}
