@@ -166,7 +166,9 @@ impl<E> Group<E> {
             println!("\nAGAIN: {} failed: {text}", name(self.topic, case));
             error = attempt();
         }
-        println!("\n{}: {:.1} s", name(self.topic, case), begin.elapsed().as_secs_f64());
+        let failed = error.as_ref().map(|text| format!(", failed: {text}")).unwrap_or_default();
+        let time = begin.elapsed().as_secs_f64();
+        println!("\n{}: {time:.1} s{failed}", name(self.topic, case));
         error
     }
 }

@@ -26,10 +26,11 @@ cases!(Cri:
 
 fn the_network_is_shared(cri: &Cri) -> Result<()> {
     let pod = cri.shared()?;
-    let serves = pod.start("while :; do echo served | nc -l -p 8080 -s 127.0.0.1; done")?;
+    let serves =
+        pod.start("while :; do echo served | nc -l -p 8080 -s 127.0.0.1 || sleep 0.1; done")?;
     let asks = pod.start("sleep 1000")?;
     eventually("the server", || {
-        let answer = exec(&asks, "nc -w 2 127.0.0.1 8080 </dev/null")?;
+        let answer = exec(&asks, "nc -w 5 127.0.0.1 8080")?;
         Ok(answer.stdout == b"served\n")
     })?;
     ensure!(of_namespace(&serves, "net")? == of_namespace(&asks, "net")?);
