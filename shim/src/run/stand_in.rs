@@ -211,3 +211,7 @@ fn standard_streams() -> io::Result<[OwnedFd; 3]> {
         io::stderr().as_fd().try_clone_to_owned()?,
     ])
 }
+
+#[cfg(test)]
+#[path = "stand_in_test.rs"]
+mod stand_in_test;
