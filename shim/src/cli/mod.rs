@@ -69,7 +69,7 @@ pub(crate) struct Global {
     #[arg(long, value_name = "PATH", hide = true)]
     criu: Option<PathBuf>,
     /// Configuration file
-    #[arg(long, global = true, value_name = "FILE", default_value = config::CONFIG)]
+    #[arg(long, global = true, value_name = "FILE", default_value_os_t = config::usual())]
     config: PathBuf,
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: it ends when containerd says so, and then nothing of its pod is left but what containerd will have deleted.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 use containerd_shim_protos::ttrpc::asynchronous::Server;
 use containerd_shim_protos::ttrpc::asynchronous::transport::Listener;
 use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -35,6 +37,23 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// # Errors
 /// It cannot listen.
 pub(super) fn serve(flags: &Flags) -> Result<()> {
+    let result = prepare(flags).and_then(|(listener, runtime)| {
+        let result = runtime.block_on(LocalSet::new().run_until(serve_on(listener, flags)));
+        // Threads may wait for streams that nobody closes.
+        runtime.shutdown_background();
+        result
+    });
+    if let Some(socket) = &flags.socket {
+        remove(socket);
+    }
+    result.inspect_err(|error| {
+        tracing::error!("{error:#}");
+        // If it served, nobody listens any more.
+        let _ = say(&format!("{error:#}"));
+    })
+}
+
+fn prepare(flags: &Flags) -> Result<(StdListener, Runtime)> {
     let log = std::io::stderr().as_fd().try_clone_to_owned().context("the log")?;
     logging::init_lossy(File::from(log), flags.debug);
     supervisor::settle();
@@ -42,14 +61,16 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
     // Where it was started is a bundle, which is removed.
     std::env::set_current_dir("/").context("leaving the bundle")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("starting")?;
-    let result = runtime.block_on(LocalSet::new().run_until(serve_on(listener, flags)));
-    // Threads may wait for streams that nobody closes.
-    runtime.shutdown_background();
-    if let Some(socket) = &flags.socket {
-        remove(socket);
-    }
-    result.inspect_err(|error| tracing::error!("{error:#}"))
+    Ok((listener, runtime.context("starting its event loop")?))
+}
+
+/// Says that this process serves to whoever started it, or why it does not; once.
+fn say(text: &str) -> Result<()> {
+    // A person who has called it by hand reads no more.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = std::io::stdout().flush();
+    let null = File::options().write(true).open("/dev/null").context("opening /dev/null")?;
+    rustix::stdio::dup2_stdout(null).context("leaving standard output")
 }
 
 /// The listening socket: standard input, or, if that is none, at the path that the flags name.
@@ -80,6 +101,7 @@ async fn serve_on(listener: StdListener, flags: &Flags) -> Result<()> {
         .add_listener(Listener::from(listener))
         .register_service(Service::new(jobs).methods());
     server.start().await.context("serving")?;
+    say(launch::READY)?;
     loop {
         tokio::select! {
             Some(job) = queue.recv() => drop(tokio::task::spawn_local(job(tasks.clone()))),

@@ -38,7 +38,7 @@ struct RuntimeOptions {
 
 /// The configuration file that the options name, or the usual one.
 fn configuration(options: Option<&Any>) -> Result<PathBuf, Refusal> {
-    let usual = || PathBuf::from(config::CONFIG);
+    let usual = config::usual;
     let Some(options) = options.filter(|any| any.type_url.ends_with(OPTIONS)) else {
         return Ok(usual());
     };

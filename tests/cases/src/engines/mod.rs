@@ -17,6 +17,7 @@ mod both;
 mod containerd;
 mod docker;
 mod engine;
+mod failures;
 mod flags;
 mod image;
 mod podman;
@@ -91,7 +92,7 @@ pub(crate) fn trials(arguments: &Arguments, again: bool) -> Vec<Trial> {
     };
     let containerd = Group {
         topic: "containerd",
-        cases: [tasks::CASES, sudden::CASES, pods::CASES].concat(),
+        cases: [tasks::CASES, sudden::CASES, pods::CASES, failures::CASES].concat(),
         lacking: Containerd::lacking,
         start: Containerd::start,
         clear: Containerd::clear,
