@@ -149,7 +149,7 @@ fn who_cannot_serve_says_why_in_one_line() {
     fs::remove_file(shim.path("s")).unwrap();
     // Enough descriptors to be started, not to serve.
     let mut command = Command::new("prlimit");
-    command.args(["--nofile=9", "--"]).arg(shim.path(NAME));
+    command.args(["--nofile=7", "--"]).arg(shim.path(NAME));
     let output = shim.run_as(command, "c", &["start"], &params);
     let text = complaint(&output);
     let said = "the resident process: starting its event loop: Too many open files";

@@ -49,7 +49,8 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
     result.inspect_err(|error| {
         tracing::error!("{error:#}");
         // If it served, nobody listens any more.
-        let _ = say(&format!("{error:#}"));
+        let _ = std::io::stdout().write_all(format!("{error:#}").as_bytes());
+        let _ = std::io::stdout().flush();
     })
 }
 
@@ -64,12 +65,12 @@ fn prepare(flags: &Flags) -> Result<(StdListener, Runtime)> {
     Ok((listener, runtime.context("starting its event loop")?))
 }
 
-/// Says that this process serves to whoever started it, or why it does not; once.
-fn say(text: &str) -> Result<()> {
-    // A person who has called it by hand reads no more.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    let _ = std::io::stdout().flush();
+/// Says that this process serves to whoever started it, and nothing after that.
+fn say_ready() -> Result<()> {
     let null = File::options().write(true).open("/dev/null").context("opening /dev/null")?;
+    // A person who has called it by hand may read no more.
+    let _ = std::io::stdout().write_all(launch::READY.as_bytes());
+    let _ = std::io::stdout().flush();
     rustix::stdio::dup2_stdout(null).context("leaving standard output")
 }
 
@@ -101,7 +102,7 @@ async fn serve_on(listener: StdListener, flags: &Flags) -> Result<()> {
         .add_listener(Listener::from(listener))
         .register_service(Service::new(jobs).methods());
     server.start().await.context("serving")?;
-    say(launch::READY)?;
+    say_ready()?;
     loop {
         tokio::select! {
             Some(job) = queue.recv() => drop(tokio::task::spawn_local(job(tasks.clone()))),
