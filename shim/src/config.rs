@@ -293,7 +293,7 @@ fn own_lib() -> Option<PathBuf> {
 }
 
 /// The directory above that of this program, if that is called `bin`.
-fn own_prefix() -> Option<PathBuf> {
+pub(crate) fn own_prefix() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     let directory = program.parent().filter(|directory| directory.ends_with("bin"))?;
     directory.parent().map(Path::to_owned)
