@@ -20,6 +20,8 @@ mod engine;
 mod failures;
 mod flags;
 mod image;
+mod install;
+mod overhead;
 mod podman;
 mod pods;
 mod sudden;
@@ -92,7 +94,15 @@ pub(crate) fn trials(arguments: &Arguments, again: bool) -> Vec<Trial> {
     };
     let containerd = Group {
         topic: "containerd",
-        cases: [tasks::CASES, sudden::CASES, pods::CASES, failures::CASES].concat(),
+        cases: [
+            tasks::CASES,
+            sudden::CASES,
+            pods::CASES,
+            failures::CASES,
+            install::CASES,
+            overhead::CASES,
+        ]
+        .concat(),
         lacking: Containerd::lacking,
         start: Containerd::start,
         clear: Containerd::clear,

@@ -17,7 +17,7 @@ cases!(Containerd:
 );
 
 /// Annotations of a container of `sandbox`.
-fn marks(kind: &str, sandbox: &str) -> [String; 4] {
+pub(super) fn marks(kind: &str, sandbox: &str) -> [String; 4] {
     let kind = format!("io.kubernetes.cri.container-type={kind}");
     let sandbox = format!("io.kubernetes.cri.sandbox-id={sandbox}");
     ["--annotation".into(), kind, "--annotation".into(), sandbox]
