@@ -36,8 +36,10 @@ use stdio::Dialer;
 const DIRECTORY: &str = "COFFERDAM_AGENT_DIR";
 
 fn main() -> ExitCode {
-    if std::env::args_os().next().is_some_and(|name| name == launch::NAME) {
-        return launch::main();
+    match std::env::args_os().next() {
+        Some(name) if name == launch::NAME => return launch::main(),
+        Some(name) if name == launch::keeper::NAME => return launch::keeper::main(),
+        _ => {}
     }
     std::panic::set_hook(Box::new(|panic| log!("{panic}")));
     let in_guest = std::process::id() == 1;

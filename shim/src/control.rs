@@ -55,6 +55,14 @@ pub(crate) enum ToSupervisor {
     /// Create a container. Descriptors: the plan, the socket of its proxy, its standard streams. It goes with the
     /// connection, until that is left.
     Create(Create),
+    /// Create a sandbox without a process, as the first container. Descriptor: the socket of what stands for it. It goes
+    /// with the connection, until that is left.
+    Sandbox {
+        /// Its id.
+        id: String,
+        /// What else there is to know.
+        create: Create,
+    },
     /// The container that was created on this connection goes on without it.
     Leave,
     /// Start one more process. Descriptors: as for [`ToSupervisor::Create`].
@@ -93,7 +101,7 @@ pub(crate) enum ToSupervisor {
     },
     /// Its processes. Answer: [`Answer::Processes`].
     Processes(String),
-    /// Its accounting. Answer: [`Answer::Stats`].
+    /// Its accounting; the pod's, if it is a sandbox without a process. Answer: [`Answer::Stats`].
     Stats(String),
     /// Answer with [`Answer::OutOfMemory`] each time that the kernel kills a process of it for lack of memory.
     OutOfMemory(String),
@@ -135,6 +143,8 @@ pub(crate) struct Launch {
     pub(crate) room: Room,
     /// The host name of the pod.
     pub(crate) hostname: String,
+    /// Kernel parameters of the guest: names and values.
+    pub(crate) sysctls: Vec<(String, String)>,
     /// The monitor's program.
     pub(crate) monitor: PathBuf,
     /// The user that it becomes, if we may give it one.

@@ -41,7 +41,7 @@ pub use plan::{
 };
 
 /// Version of this protocol. Both sides refuse any other.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The vsock port on the host (CID 2) that the agent's control connection goes to.
 pub const CONTROL_PORT: u32 = 1024;

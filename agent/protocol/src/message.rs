@@ -120,7 +120,7 @@ pub struct Request {
     /// What is wanted.
     #[prost(
         oneof = "request::Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 20"
     )]
     pub body: Option<request::Body>,
 }
@@ -156,6 +156,10 @@ pub mod request {
         /// Describe processes. Answer: [`super::Described`].
         #[prost(message, tag = "16")]
         Describe(Container),
+        /// Keep a pid namespace under the name of a container that has no process: those that join it share that. Keeping
+        /// it again changes nothing. Answer: done.
+        #[prost(message, tag = "17")]
+        Keep(Container),
         /// Freeze a container's cgroup. Answer: done.
         #[prost(message, tag = "9")]
         Pause(Container),
@@ -165,7 +169,7 @@ pub mod request {
         /// Change resources. Answer: done.
         #[prost(message, tag = "11")]
         Update(Update),
-        /// Read the accounting of a container. Answer: [`super::Stats`].
+        /// Read the accounting of a container; of the whole pod, if none is named. Answer: [`super::Stats`].
         #[prost(message, tag = "12")]
         Stats(Container),
         /// Kill what is left, sync, power the machine off. Answer: done, then the machine ends.

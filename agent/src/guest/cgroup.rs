@@ -172,9 +172,7 @@ impl Cgroup {
 
     /// Reads a file.
     pub(crate) fn read(&self, file: &str) -> io::Result<String> {
-        let mut text = String::new();
-        File::open(self.directory.join(file))?.take(MAX_READ).read_to_string(&mut text)?;
-        Ok(text)
+        read(&self.directory.join(file))
     }
 
     /// Kills all that is in it and below.
@@ -197,11 +195,7 @@ impl Cgroup {
 
     /// The accounting.
     pub(crate) fn stats(&self) -> Vec<CgroupSetting> {
-        let read = |file: &&str| {
-            let value = self.read(file).ok()?;
-            Some(CgroupSetting { file: (*file).to_owned(), value })
-        };
-        STATS.iter().filter_map(read).collect()
+        stats(&self.directory)
     }
 
     /// Freezes or thaws it.
@@ -260,6 +254,22 @@ impl Cgroup {
             sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+/// The accounting of the group at `directory`.
+pub(crate) fn stats(directory: &Path) -> Vec<CgroupSetting> {
+    let one = |file: &&str| {
+        let value = read(&directory.join(file)).ok()?;
+        Some(CgroupSetting { file: (*file).to_owned(), value })
+    };
+    STATS.iter().filter_map(one).collect()
+}
+
+/// Reads a file of a group.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_READ).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Opens a directory at or below `directory`.

@@ -14,6 +14,7 @@ pub(crate) mod channel;
 mod copy_up;
 mod devices;
 mod hooks;
+pub(crate) mod keeper;
 mod lookup;
 mod mounts;
 mod options;

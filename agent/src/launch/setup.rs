@@ -97,7 +97,7 @@ fn private_tree(rootfs: &str) -> Result<()> {
 }
 
 /// Makes `rootfs` the root directory and forgets all that was there before.
-fn enter(rootfs: &str) -> Result<()> {
+pub(super) fn enter(rootfs: &str) -> Result<()> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC;
     let old = open("/", flags, Mode::empty()).context(|| "opening the old root".into())?;
     chdir(rootfs).context(|| format!("changing to {rootfs}"))?;

@@ -179,7 +179,10 @@ fn plan_file(plan: &LaunchPlan) -> std::io::Result<OwnedFd> {
 
 /// The next message of the launcher `process`; `None` at the end. One that others have stopped is a failure: it
 /// would hold up everybody, and how long is theirs to say.
-async fn next(channel: &mut AsyncFd<OwnedFd>, process: BorrowedFd<'_>) -> Result<Option<Message>> {
+pub(super) async fn next(
+    channel: &mut AsyncFd<OwnedFd>,
+    process: BorrowedFd<'_>,
+) -> Result<Option<Message>> {
     loop {
         let mut ready = tokio::select! {
             ready = channel.readable() => ready.context(|| "waiting for the launcher".into())?,
@@ -208,7 +211,7 @@ async fn sibling(channel: &mut AsyncFd<OwnedFd>, first: BorrowedFd<'_>) -> Resul
 }
 
 /// Kills `process`.
-fn kill(process: BorrowedFd<'_>) {
+pub(super) fn kill(process: BorrowedFd<'_>) {
     // It may be dead already.
     let _ = sys::send_signal(process, libc::SIGKILL.cast_unsigned());
 }

@@ -135,7 +135,7 @@ impl Pod {
             let text = format!("process \"{}\" exists", exec.process);
             return Err(Failure::new(ErrorKind::Exists, text));
         }
-        let join = join(container, container.namespaces)?;
+        let join = of(&container.first, container.namespaces)?;
         let cgroup = match exec.cgroup.as_str() {
             "" => working_group(container)?,
             path => group_below(container, path)?,
@@ -180,10 +180,13 @@ impl Pod {
     /// Opens what a new container joins.
     fn joins(&mut self, namespaces: &Namespaces) -> Result<Vec<Join>> {
         let open = |(target, kinds): &(String, CloneFlags)| {
+            if let Some(keeper) = self.keepers.get(target) {
+                return of(keeper, *kinds & CloneFlags::CLONE_NEWPID);
+            }
             let target = self.find(target)?;
             target.state.join()?;
             // What the target shares with the agent, the new container shares already.
-            join(target, *kinds & target.namespaces)
+            of(&target.first, *kinds & target.namespaces)
         };
         let joins = namespaces.joins.iter().map(open).collect::<Result<Vec<_>>>()?;
         Ok(joins.into_iter().filter(|join| !join.kinds.is_empty()).collect())
@@ -213,9 +216,9 @@ impl Pod {
     }
 }
 
-/// The namespaces `kinds` of a container.
-fn join(container: &Container, kinds: CloneFlags) -> Result<Join> {
-    let pidfd = container.first.pidfd.try_clone().context(|| "copying a descriptor".into())?;
+/// The namespaces `kinds` of a process.
+fn of(process: &Process, kinds: CloneFlags) -> Result<Join> {
+    let pidfd = process.pidfd.try_clone().context(|| "copying a descriptor".into())?;
     Ok(Join { pidfd, kinds })
 }
 

@@ -19,7 +19,9 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Failure, Result};
+use crate::guest::cgroup;
 use crate::guest::{self, Disks, OomWatch, Place, Shared, Volumes};
+use crate::launch::keeper;
 use crate::stdio::Dialer;
 use crate::sys;
 use container::{Container, Process};
@@ -44,6 +46,8 @@ pub(crate) struct Pod {
     dialer: Dialer,
     own: Own,
     containers: BTreeMap<String, Container>,
+    /// First processes of pid namespaces, by the names of containers that have none.
+    keepers: BTreeMap<String, Process>,
     disks: Disks,
     shared: Shared,
     volumes: Volumes,
@@ -60,9 +64,10 @@ impl Pod {
     /// No containers yet.
     pub(crate) fn new(place: Place, dialer: Dialer, own: Own) -> Self {
         let oom = OomWatch::new().map_err(|failure| crate::log!("{failure}")).ok();
-        let (containers, disks) = (BTreeMap::new(), Disks::default());
+        let (containers, keepers) = (BTreeMap::new(), BTreeMap::new());
+        let disks = Disks::default();
         let (shared, volumes, events) = (Shared::default(), Volumes::default(), Vec::new());
-        Self { place, dialer, own, containers, disks, shared, volumes, oom, events }
+        Self { place, dialer, own, containers, keepers, disks, shared, volumes, oom, events }
     }
 
     /// Does what `request` wants.
@@ -89,7 +94,10 @@ impl Pod {
                 return Ok(response::Body::Described(guest::describe(&pids)));
             }
             Body::Stats(of) => {
-                let files = self.find(&of.container)?.cgroup.stats();
+                let files = match of.container.as_str() {
+                    "" => cgroup::stats(&self.place.cgroup),
+                    container => self.find(container)?.cgroup.stats(),
+                };
                 return Ok(response::Body::Stats(Stats { files }));
             }
             Body::SetCpus(wanted) => {
@@ -102,6 +110,7 @@ impl Pod {
                 return cpus.map(response::Body::Cpus);
             }
             Body::Start(start) => self.start(&start).await,
+            Body::Keep(of) => self.keep(of.container).await,
             Body::Signal(signal) => self.signal(&signal),
             Body::Resize(resize) => self.resize(&resize),
             Body::Delete(delete) => self.delete(&delete).await,
@@ -121,6 +130,20 @@ impl Pod {
     fn find(&mut self, id: &str) -> Result<&mut Container> {
         let missing = || Failure::new(ErrorKind::NotFound, format!("no container \"{id}\""));
         self.containers.get_mut(id).ok_or_else(missing)
+    }
+
+    /// Keeps a pid namespace under the name `id`.
+    async fn keep(&mut self, id: String) -> Result<()> {
+        check::id(&id)?;
+        if self.containers.contains_key(&id) {
+            return Err(Failure::new(ErrorKind::Exists, format!("container \"{id}\" exists")));
+        }
+        if !self.keepers.contains_key(&id) {
+            let keeper = keeper::keep(self.own.program.as_fd(), self.own.null.as_fd());
+            let (pid, pidfd) = keeper.await?;
+            self.keepers.insert(id, Process { pid, pidfd, terminal: None, ended: false });
+        }
+        Ok(())
     }
 
     /// Lets a created container run.
@@ -266,6 +289,7 @@ impl Pod {
 
     /// Records the end of `pid`, if it is a container's.
     fn record(&mut self, pid: Pid, status: i32) {
+        self.keepers.retain(|_, keeper| keeper.pid != pid);
         let found = self.containers.iter_mut().find_map(|(id, container)| {
             let process = container.id_of(pid)?;
             Some((id, container, process))

@@ -23,8 +23,8 @@ pub(crate) use net::loopback_up;
 pub(crate) use process::{
     adopt, close_on_exec_from, close_others, default_signals, end_on_signals, install_fds,
     is_stopped, new_session_keyring, next_ended, no_new_privileges, open_pidfd, out_of_the_way,
-    personality, send_signal, set_domainname, set_dumpable, set_keep_capabilities, set_subreaper,
-    watch,
+    personality, reap_for_ever, send_signal, set_domainname, set_dumpable, set_keep_capabilities,
+    set_subreaper, watch,
 };
 pub(crate) use terminal::{
     WindowSize, keep_newlines, number as terminal_number, peer as terminal_peer, resize,

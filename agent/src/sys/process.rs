@@ -237,6 +237,16 @@ pub(crate) fn end_on_signals() {
     }
 }
 
+/// Does nothing but to let the kernel reap every child that ends.
+pub(crate) fn reap_for_ever() -> ! {
+    // SAFETY: the disposition runs no code of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    loop {
+        // SAFETY: it waits for a signal, and has no arguments.
+        unsafe { libc::pause() };
+    }
+}
+
 /// Takes over a descriptor that the kernel has just put into this process: one received over a socket,
 /// or one of the launcher's fixed ones when it begins.
 pub(crate) fn adopt(fd: RawFd) -> OwnedFd {

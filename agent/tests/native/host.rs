@@ -362,6 +362,11 @@ fn devices() -> Vec<DeviceNode> {
     all.into_iter().chain([("tty", 5, 0)]).map(device).collect()
 }
 
+/// The namespace of the container `target`.
+pub(crate) fn joined(kind: NamespaceKind, target: &str) -> Namespace {
+    Namespace { join: target.into(), ..namespace(kind) }
+}
+
 /// A container of the ordinary kind that runs `args`.
 pub(crate) fn container(id: &str, args: &[&str]) -> ContainerPlan {
     let kinds = [

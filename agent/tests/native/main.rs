@@ -13,6 +13,7 @@ mod guest;
 mod hooks;
 mod host;
 mod hostile;
+mod keeper;
 mod lifecycle;
 mod mounts;
 mod namespaces;

@@ -3,10 +3,6 @@
 use super::host::*;
 use cofferdam_agent_protocol::*;
 
-fn joined(kind: NamespaceKind, target: &str) -> Namespace {
-    Namespace { join: target.into(), ..namespace(kind) }
-}
-
 /// A container with a user namespace that maps its ids to 100000 and up.
 fn mapped(id: &str, args: &[&str]) -> ContainerPlan {
     let mut plan = container(id, args);

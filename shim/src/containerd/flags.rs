@@ -37,6 +37,8 @@ pub(super) struct Flags {
     pub(super) bundle: Option<PathBuf>,
     /// The socket to serve, if none was inherited.
     pub(super) socket: Option<PathBuf>,
+    /// The configuration file for machines of sandboxes, if it is not the usual one.
+    pub(super) config: Option<PathBuf>,
     /// Log more.
     pub(super) debug: bool,
 }
@@ -85,6 +87,7 @@ impl Flags {
             "address" => self.address = value,
             "bundle" => self.bundle = Some(value).filter(|v| !v.is_empty()).map(PathBuf::from),
             "socket" => self.socket = Some(value).filter(|v| !v.is_empty()).map(PathBuf::from),
+            "config" => self.config = Some(value).filter(|v| !v.is_empty()).map(PathBuf::from),
             // Events go to the socket that the environment names; nothing of ours needs a program for it.
             "publish-binary" | "debug-socket" => {}
             _ => bail!("unknown flag -{name}"),

@@ -12,11 +12,12 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use containerd_shim_protos::bootstrap_api::BootstrapParams;
 use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::NAME;
 use super::flags::Flags;
+use super::{NAME, options};
 
 /// Where the sockets are, unless containerd says otherwise.
 const SOCKETS: &str = "/run/containerd/s";
@@ -37,11 +38,12 @@ const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.san
 pub(super) fn start(flags: &Flags, input: &[u8]) -> Result<String> {
     let asked = bootstrap(input, &flags.id);
     let group = group(Path::new("config.json"), &flags.id)?;
+    let config = config(asked.as_ref(), input)?;
     let directory = asked.as_ref().and_then(|asked| asked.socket_dir.clone());
     let directory = PathBuf::from(directory.unwrap_or_else(|| SOCKETS.to_owned()));
     let socket = socket_path(&directory, [&flags.address, &flags.namespace, &group]);
     if let Some(listener) = listen(&socket)? {
-        let spawned = spawn(flags, listener, &socket);
+        let spawned = spawn(flags, listener, (&socket, config.as_deref()));
         spawned.inspect_err(|_| drop(std::fs::remove_file(&socket)))?;
     }
     let address = format!("unix://{}", socket.display());
@@ -55,6 +57,20 @@ fn bootstrap(input: &[u8], id: &str) -> Option<BootstrapParams> {
     (params.instance_id == id && !params.containerd_version.is_empty()).then_some(params)
 }
 
+/// The configuration file that containerd's own names for the runtime, if it does.
+fn config(asked: Option<&BootstrapParams>, input: &[u8]) -> Result<Option<PathBuf>> {
+    // Others write the options themselves, or nothing.
+    let Some(asked) = asked else {
+        return options::named(Any::parse_from_bytes(input).ok().as_ref());
+    };
+    for extension in &asked.extensions {
+        if let Some(path) = options::named(extension.value.as_ref())? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
 /// Version 3 of the parameters if containerd speaks of itself so. Others do not say what they know: a bare address means
 /// version 2 to all of them, whose service is here, too.
 fn answer(bootstrapped: bool, address: &str) -> String {
@@ -65,9 +81,13 @@ fn answer(bootstrapped: bool, address: &str) -> String {
     }
 }
 
-/// The pod of the container `id`, whose specification is the file `config`.
+/// The pod of the container or sandbox `id`, whose specification is the file `config`.
 fn group(config: &Path, id: &str) -> Result<String> {
-    let text = std::fs::read(config).with_context(|| format!("reading {}", config.display()))?;
+    let text = match std::fs::read(config) {
+        // A sandbox without a container has none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(id.to_owned()),
+        read => read.with_context(|| format!("reading {}", config.display()))?,
+    };
     let spec: Value =
         serde_json::from_slice(&text).with_context(|| format!("parsing {}", config.display()))?;
     let named = GROUPS.iter().find_map(|name| spec.get("annotations")?.get(name)?.as_str());
@@ -114,11 +134,18 @@ pub(super) const READY: &str = "ready";
 
 /// Starts the resident process and waits until it serves: its standard input is the listening socket, its standard error
 /// containerd's log, its standard output says why it does not.
-fn spawn(flags: &Flags, listener: UnixListener, socket: &Path) -> Result<()> {
+fn spawn(
+    flags: &Flags,
+    listener: UnixListener,
+    (socket, config): (&Path, Option<&Path>),
+) -> Result<()> {
     let program = std::env::current_exe().context("looking for the own program")?;
     let mut command = Command::new(program);
     command.arg0(NAME).args(["-namespace", &flags.namespace, "-id", &flags.id]);
     command.args(["-address", &flags.address, "-socket"]).arg(socket);
+    if let Some(config) = config {
+        command.arg("-config").arg(config);
+    }
     if flags.debug {
         command.arg("-debug");
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! containerd --- start, delete, -info: short commands that print an answer
-//!     |  ttrpc: Task service                                 events, ttrpc
+//!     |  ttrpc: Task and Sandbox services                    events, ttrpc
 //!     v                                                          ^
 //! resident: service -> jobs -> tasks (one thread owns all state) -> events
 //!                                |  the messages of control.rs, as any client
@@ -19,9 +19,12 @@ mod flags;
 mod launch;
 mod metrics;
 mod mounts;
+mod options;
+mod pod_config;
 mod refusal;
 mod remove;
 mod resident;
+mod sandboxes;
 mod service;
 mod stdio;
 mod tasks;

@@ -20,10 +20,11 @@ use tokio::task::LocalSet;
 
 use super::events::Events;
 use super::flags::Flags;
-use super::service::{Job, Service};
+use super::sandboxes::Sandboxes;
+use super::service::{Job, Jobs, Service};
 use super::tasks::Tasks;
 use super::{launch, root};
-use crate::{logging, supervisor};
+use crate::{config, logging, supervisor};
 
 /// The environment variable that names the socket for events.
 const TTRPC_ADDRESS: &str = "TTRPC_ADDRESS";
@@ -97,10 +98,13 @@ async fn serve_on(listener: StdListener, flags: &Flags) -> Result<()> {
     let events = Events::to(&address, &flags.namespace);
     let tasks = Rc::new(Tasks::new(&flags.namespace, root(&flags.namespace)?, events));
     let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
+    let jobs = Jobs::new(jobs);
+    let config = flags.config.clone().unwrap_or_else(config::usual);
     let listener = UnixListener::from_std(listener).context("the listening socket")?;
     let mut server = Server::new()
         .add_listener(Listener::from(listener))
-        .register_service(Service::new(jobs).methods());
+        .register_service(Service::new(jobs.clone()).methods())
+        .register_service(Sandboxes::new(jobs, config).methods());
     server.start().await.context("serving")?;
     say_ready()?;
     loop {

@@ -30,29 +30,24 @@ pub(super) type Job = Box<dyn FnOnce(Rc<Tasks>) -> Pin<Box<dyn Future<Output = (
 /// The service's name for containerd 2, and for those before it: the messages are the same.
 const VERSIONS: [&str; 2] = ["containerd.task.v3.Task", "containerd.task.v2.Task"];
 
-/// See the module.
+/// The methods of services, by their names.
+pub(super) type Named = HashMap<String, Methods>;
+
+/// The way to the thread that owns the containers.
 #[derive(Clone, Debug)]
-pub(super) struct Service {
-    jobs: mpsc::UnboundedSender<Job>,
-}
+pub(super) struct Jobs(mpsc::UnboundedSender<Job>);
 
-impl Service {
-    /// One that gives its jobs to `jobs`.
-    pub(super) fn new(jobs: mpsc::UnboundedSender<Job>) -> Self {
-        Self { jobs }
-    }
-
-    /// Its methods, under both names.
-    pub(super) fn methods(&self) -> HashMap<String, Methods> {
-        let all = VERSIONS.map(|name| {
-            let methods = create_task(Arc::new(self.clone())).into_values().next();
-            methods.map(|methods| (name.to_owned(), methods))
-        });
-        all.into_iter().flatten().collect()
+impl Jobs {
+    /// One that gives its jobs to `queue`.
+    pub(super) fn new(queue: mpsc::UnboundedSender<Job>) -> Self {
+        Self(queue)
     }
 
     /// What `job` gives.
-    async fn call<T, F>(&self, job: impl FnOnce(Rc<Tasks>) -> F + Send + 'static) -> Result<T>
+    pub(super) async fn call<T, F>(
+        &self,
+        job: impl FnOnce(Rc<Tasks>) -> F + Send + 'static,
+    ) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = std::result::Result<T, Refusal>> + 'static,
@@ -64,15 +59,37 @@ impl Service {
             Box::pin(async move { drop(reply.send(work.await)) })
         });
         let ending = || Refusal::new(Code::UNAVAILABLE, "the shim ends");
-        self.jobs.send(job).map_err(|_| ending())?;
+        self.0.send(job).map_err(|_| ending())?;
         Ok(answer.await.map_err(|_| ending())??)
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Service {
+    jobs: Jobs,
+}
+
+impl Service {
+    /// One that gives its jobs to `jobs`.
+    pub(super) fn new(jobs: Jobs) -> Self {
+        Self { jobs }
+    }
+
+    /// Its methods, under both names.
+    pub(super) fn methods(&self) -> Named {
+        let all = VERSIONS.map(|name| {
+            let methods = create_task(Arc::new(self.clone())).into_values().next();
+            methods.map(|methods| (name.to_owned(), methods))
+        });
+        all.into_iter().flatten().collect()
     }
 }
 
 #[async_trait]
 impl Task for Service {
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> Result<StateResponse> {
-        self.call(async move |tasks| tasks.state(&request.id, &request.exec_id)).await
+        self.jobs.call(async move |tasks| tasks.state(&request.id, &request.exec_id)).await
     }
 
     async fn create(
@@ -80,18 +97,18 @@ impl Task for Service {
         _: &TtrpcContext,
         request: CreateTaskRequest,
     ) -> Result<CreateTaskResponse> {
-        let pid = self.call(async move |tasks| tasks.create(&request).await).await?;
+        let pid = self.jobs.call(async move |tasks| tasks.create(&request).await).await?;
         Ok(CreateTaskResponse { pid, ..Default::default() })
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Result<StartResponse> {
         let job = async move |tasks: Rc<Tasks>| tasks.start(&request.id, &request.exec_id).await;
-        Ok(StartResponse { pid: self.call(job).await?, ..Default::default() })
+        Ok(StartResponse { pid: self.jobs.call(job).await?, ..Default::default() })
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Result<DeleteResponse> {
         let job = async move |tasks: Rc<Tasks>| tasks.delete(&request.id, &request.exec_id).await;
-        let exit = self.call(job).await?;
+        let exit = self.jobs.call(job).await?;
         Ok(DeleteResponse {
             pid: std::process::id(),
             exit_status: exit.status,
@@ -101,17 +118,17 @@ impl Task for Service {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Result<PidsResponse> {
-        let processes = self.call(async move |tasks| tasks.pids(&request.id).await).await?;
+        let processes = self.jobs.call(async move |tasks| tasks.pids(&request.id).await).await?;
         Ok(PidsResponse { processes, ..Default::default() })
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Result<Empty> {
-        self.call(async move |tasks| tasks.freeze(&request.id, true).await).await?;
+        self.jobs.call(async move |tasks| tasks.freeze(&request.id, true).await).await?;
         Ok(Empty::default())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> Result<Empty> {
-        self.call(async move |tasks| tasks.freeze(&request.id, false).await).await?;
+        self.jobs.call(async move |tasks| tasks.freeze(&request.id, false).await).await?;
         Ok(Empty::default())
     }
 
@@ -121,12 +138,12 @@ impl Task for Service {
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Result<Empty> {
-        self.call(async move |tasks| tasks.kill(&request).await).await?;
+        self.jobs.call(async move |tasks| tasks.kill(&request).await).await?;
         Ok(Empty::default())
     }
 
     async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Result<Empty> {
-        self.call(async move |tasks| tasks.exec(&request)).await?;
+        self.jobs.call(async move |tasks| tasks.exec(&request)).await?;
         Ok(Empty::default())
     }
 
@@ -135,7 +152,7 @@ impl Task for Service {
             let process = (request.id.as_str(), request.exec_id.as_str());
             tasks.resize(process, request.height, request.width).await
         };
-        self.call(job).await?;
+        self.jobs.call(job).await?;
         Ok(Empty::default())
     }
 
@@ -143,7 +160,7 @@ impl Task for Service {
         if request.stdin {
             let job =
                 async move |tasks: Rc<Tasks>| tasks.close_input(&request.id, &request.exec_id);
-            self.call(job).await?;
+            self.jobs.call(job).await?;
         }
         Ok(Empty::default())
     }
@@ -153,13 +170,13 @@ impl Task for Service {
             let wanted = request.resources.as_ref().map_or(&b"{}"[..], |any| &any.value);
             tasks.update(&request.id, wanted).await
         };
-        self.call(job).await?;
+        self.jobs.call(job).await?;
         Ok(Empty::default())
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> Result<WaitResponse> {
         let job = async move |tasks: Rc<Tasks>| tasks.wait(&request.id, &request.exec_id).await;
-        let exit = self.call(job).await?;
+        let exit = self.jobs.call(job).await?;
         Ok(WaitResponse {
             exit_status: exit.status,
             exited_at: MessageField::some(exit.at.into()),
@@ -168,12 +185,13 @@ impl Task for Service {
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Result<StatsResponse> {
-        let stats = self.call(async move |tasks| tasks.stats(&request.id).await).await?;
+        let stats = self.jobs.call(async move |tasks| tasks.stats(&request.id).await).await?;
         Ok(StatsResponse { stats: MessageField::some(stats), ..Default::default() })
     }
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> Result<ConnectResponse> {
-        let (shim_pid, task_pid) = self.call(async move |tasks| tasks.numbers(&request.id)).await?;
+        let (shim_pid, task_pid) =
+            self.jobs.call(async move |tasks| tasks.numbers(&request.id)).await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Ok(ConnectResponse { shim_pid, task_pid, version, ..Default::default() })
     }
@@ -183,7 +201,7 @@ impl Task for Service {
             tasks.shut_down();
             Ok(())
         };
-        self.call(job).await?;
+        self.jobs.call(job).await?;
         Ok(Empty::default())
     }
 }

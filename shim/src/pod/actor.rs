@@ -69,6 +69,8 @@ pub(super) enum Command {
     Tell { message: ToMonitor, fds: Vec<OwnedFd>, reply: Reply<FromMonitor> },
     /// Answer when a process has ended.
     Wait { of: Name, reply: Reply<ExitStatus> },
+    /// A process is waited for that the guest was not asked for.
+    Remember(Name),
     /// A process, or a container with all of its processes, is deleted.
     Forget(Name),
     /// Stop the machine; the last command.
@@ -211,6 +213,7 @@ impl Actor {
                 }
             }
             (Command::Wait { of, reply }, failure) => self.wait(&of, reply, failure),
+            (Command::Remember(name), _) => drop(self.processes.entry(name).or_default()),
             (Command::Forget((container, process)), _) => self.processes.retain(|name, _| {
                 name.0 != container || !(process.is_empty() || name.1 == process)
             }),

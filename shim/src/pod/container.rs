@@ -71,6 +71,24 @@ impl Pod {
         outcome
     }
 
+    /// From now on the end of the pod can be waited for by the name of a container that the guest knows nothing of.
+    ///
+    /// # Errors
+    /// The pod has ended.
+    pub async fn expect_end(&self, container: &str) -> Result<(), PodError> {
+        let of = (container.to_owned(), String::new());
+        self.commands.send(Command::Remember(of)).await.map_err(|_| stopped())
+    }
+
+    /// Has the guest keep a pid namespace under the name of a container without a process.
+    ///
+    /// # Errors
+    /// As [`Pod::create`].
+    pub async fn keep(&self, container: &str) -> Result<(), PodError> {
+        let of = request::Container { container: container.into() };
+        self.done(request::Body::Keep(of), "keep").await
+    }
+
     /// Lets a created container run.
     ///
     /// # Errors
@@ -186,7 +204,7 @@ impl Pod {
         }
     }
 
-    /// The accounting of a container: files of its control group and their contents.
+    /// The accounting of a container, or with an empty name the pod's: files of its control group and their contents.
     ///
     /// # Errors
     /// As [`Pod::create`].

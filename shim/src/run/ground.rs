@@ -151,7 +151,8 @@ impl Ground {
             // Its pod has one.
             settings.scratch = crate::config::Scratch::Tmpfs;
         }
-        let mut making = Making::start(plan.rootfs.clone(), settings);
+        let rootfs = (!plan.vacant).then(|| plan.rootfs.clone());
+        let mut making = Making::start(rootfs, settings);
         tokio::select! {
             made = making.made() => Ok(made?),
             signal = signals.interruption() => {
@@ -172,15 +173,16 @@ impl Ground {
     ) -> Result<Placed, RunError> {
         let (layer, scratch, attached) = match &plan.pod {
             PodKind::Of(joined) => {
-                let attached = self.attach(Some(&disks.layer), given).await?;
+                let attached = self.attach(disks.layer.as_ref(), given).await?;
                 let (layer, attached) = attached.split_first().ok_or_else(nonsense)?;
-                (layer.address, joined.scratch, attached.to_vec())
+                (Some(layer.address), joined.scratch, attached.to_vec())
             }
             _ => {
                 let launched = self.launch(plan, disks, given.len()).await?;
                 let Answer::Disks(addresses) = launched else { return Err(nonsense()) };
-                let layer = addresses.first().copied().ok_or_else(nonsense)?;
-                (layer, addresses.get(1).copied(), self.attach(None, given).await?)
+                let mut addresses = addresses.into_iter();
+                let layer = if plan.vacant { None } else { addresses.next() };
+                (layer, addresses.next(), self.attach(None, given).await?)
             }
         };
         let given = given.iter().zip(&attached);
@@ -219,7 +221,8 @@ impl Ground {
         let kvm = open_kvm(Path::new("/dev/kvm"))?;
         let kernel = open("guest kernel", &plan.settings.kernel)?;
         let image = open("guest image", &plan.settings.image)?;
-        let mut descriptors: Vec<OwnedFd> = vec![kernel.into(), image.into(), disks.layer.into()];
+        let mut descriptors: Vec<OwnedFd> = vec![kernel.into(), image.into()];
+        descriptors.extend(disks.layer.map(OwnedFd::from));
         descriptors.extend(disks.scratch.map(OwnedFd::from));
         let console = self.console.as_ref().filter(|_| plan.settings.console || self.verbose);
         let console = console.map(File::try_clone).transpose();
@@ -230,6 +233,7 @@ impl Ground {
             machine: plan.machine(self.verbose, given),
             room: plan.room,
             hostname: plan.pod_hostname(),
+            sysctls: plan.pod_sysctls(),
             monitor: monitor_program(plan),
             uid: self.uid,
             oom_score_adj: plan.container.process.as_ref().and_then(|p| p.oom_score_adj),

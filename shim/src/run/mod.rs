@@ -159,7 +159,9 @@ async fn create_on(
     (placed, cgroup): (Placed, Option<PathBuf>),
 ) -> Result<Created, RunError> {
     let mut container = plan.container_on(&placed)?;
-    volumes::mount(plan, ground.supervisor(), &mut container.mounts).await?;
+    if !plan.vacant {
+        volumes::mount(plan, ground.supervisor(), &mut container.mounts).await?;
+    }
     let process = container.process.as_mut();
     let terminal = process.and_then(|process| process.terminal.as_mut());
     let size = terminal.map(|terminal| Terminal::of(terminal, options.detached));
@@ -190,17 +192,22 @@ async fn create_on(
     saved.save(ground.path(), &plan.config)?;
     ground.hooked(&saved);
     hooks::create(&plan.hooks.create, &saved, ground.supervisor()).await?;
-    let message = ToSupervisor::Create(Create {
+    let create = Create {
         directory: ground.path().to_owned(),
         sandbox: matches!(plan.pod, PodKind::Sandbox),
         keep: options.keep,
         needs: plan.needs,
-    });
-    let parcel =
-        parcel(&container).map_err(|error| RunError::Host("passing on the plan", error))?;
-    let mut fds = vec![parcel.as_fd()];
-    fds.extend(stand_in.fds());
-    ask(ground.supervisor(), &message, &fds).await?;
+    };
+    if plan.vacant {
+        let message = ToSupervisor::Sandbox { id: options.id.clone(), create };
+        ask(ground.supervisor(), &message, &stand_in.fds()[..1]).await?;
+    } else {
+        let parcel = parcel(&container);
+        let parcel = parcel.map_err(|error| RunError::Host("passing on the plan", error))?;
+        let mut fds = vec![parcel.as_fd()];
+        fds.extend(stand_in.fds());
+        ask(ground.supervisor(), &ToSupervisor::Create(create), &fds).await?;
+    }
     tell(options, stand_in.pid)?;
     stand_in.leave();
     Ok(Created { saved, ours: stand_in.ours.take() })

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cofferdam_agent_protocol::{ContainerPlan, RootfsPlan, Stdio, Upper, upper};
+use cofferdam_agent_protocol::{
+    ContainerPlan, Namespace, NamespaceKind, RootfsPlan, Stdio, Upper, upper,
+};
 use cofferdam_vmm_api::{
     API_VERSION, Bdf, BootSpec, Cid, ConsoleSpec, DiskSpec, FdSlot, MachineSpec, VsockSpec,
 };
@@ -32,6 +34,9 @@ const SPARE_QUEUES: u8 = 3;
 
 /// The same of a pod that is there to be joined.
 const SANDBOX_SPARE_QUEUES: u8 = 17;
+
+/// The program of a pause container, which does nothing but wait.
+const PAUSE: &str = "pause";
 
 /// Annotations that tell what a container is to its sandbox, and whose it is: those of CRI-O (podman has them too), and of
 /// containerd.
@@ -81,8 +86,8 @@ pub(crate) enum PodKind {
 /// Where the disks of a container are.
 #[derive(Clone, Debug)]
 pub(crate) struct Placed {
-    /// Its layer.
-    pub(crate) layer: Bdf,
+    /// Its layer, if it has one.
+    pub(crate) layer: Option<Bdf>,
     /// The scratch disk of its pod.
     pub(crate) scratch: Option<Bdf>,
     /// Block devices of the host.
@@ -108,6 +113,8 @@ pub(crate) struct RunPlan {
     pub(crate) annotations: BTreeMap<String, String>,
     /// Its pod.
     pub(crate) pod: PodKind,
+    /// It is a sandbox, and nothing runs in it.
+    pub(crate) vacant: bool,
     /// The network namespace on the host.
     pub(crate) network: HostNetwork,
     /// The pod's host name, if this is the first container.
@@ -173,6 +180,7 @@ impl RunPlan {
             hooks: translated.hooks,
             annotations: translated.annotations,
             pod: others.pod,
+            vacant: false,
             network: translated.network,
             hostname: translated.hostname,
             cgroups_path: bundle.spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()),
@@ -184,6 +192,24 @@ impl RunPlan {
             settings,
             warnings: translated.warnings,
         })
+    }
+
+    /// A sandbox in which a pause program would run, and wait, has none instead. One with a user namespace, for others to
+    /// join, or with hooks for the guest keeps it.
+    pub(crate) fn vacate(&mut self) {
+        let pauses = self.program().rsplit('/').next() == Some(PAUSE);
+        let is_user = |n: &Namespace| n.kind() == NamespaceKind::User;
+        let needed = self.container.namespaces.iter().any(is_user)
+            || self.container.create_hooks.is_some()
+            || self.container.start_hooks.is_some();
+        self.vacant = matches!(self.pod, PodKind::Sandbox) && pauses && !needed;
+    }
+
+    /// Kernel parameters of a pod whose sandbox has no namespaces of its own.
+    #[must_use]
+    pub(crate) fn pod_sysctls(&self) -> Vec<(String, String)> {
+        let all = self.container.sysctls.iter().filter(|_| self.vacant);
+        all.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect()
     }
 
     /// The host name of the pod.
@@ -199,7 +225,7 @@ impl RunPlan {
     pub(crate) fn container_on(&self, placed: &Placed) -> Result<ContainerPlan, PlanError> {
         let mut container = self.container.clone();
         let rootfs = container.rootfs.get_or_insert_with(RootfsPlan::default);
-        rootfs.layers = vec![placed.layer.0.into()];
+        rootfs.layers = placed.layer.iter().map(|layer| layer.0.into()).collect();
         let disk = placed.scratch.map(|address| upper::Disk { address: address.0.into() });
         rootfs.upper = Some(disk.map_or(Upper::Tmpfs(upper::Tmpfs { bytes: 0 }), Upper::Disk));
         let substituted = substitute(&mut container, &self.device_rules, &placed.given);
@@ -220,16 +246,19 @@ impl RunPlan {
         program(&self.container)
     }
 
-    /// The machine, with room for `given` disks of the host. Its descriptors are, in this order: kernel, image, layer,
-    /// scratch disk (with one), console log (with a console), connections.
+    /// The machine, with room for `given` disks of the host. Its descriptors are, in this order: kernel, image, layer
+    /// (with one), scratch disk (with one), console log (with a console), connections.
     #[must_use]
     pub(crate) fn machine(&self, verbose: bool, given: usize) -> MachineSpec {
         let mut next = 0..;
         let mut slot = || FdSlot(next.next().unwrap_or(u16::MAX));
-        let (kernel, image, layer) = (slot(), slot(), slot());
+        let (kernel, image) = (slot(), slot());
         let disk =
             |file, readonly, serial: &str| DiskSpec { file, readonly, serial: serial.into() };
-        let mut disks = vec![disk(layer, true, "layer0")];
+        let mut disks = Vec::new();
+        if !self.vacant {
+            disks.push(disk(slot(), true, "layer0"));
+        }
         if let Scratch::Disk(_) = self.settings.scratch {
             disks.push(disk(slot(), false, "scratch"));
         }
@@ -281,7 +310,7 @@ fn is_sandbox(pod: &PodKind, container: &ContainerPlan) -> bool {
     match pod {
         PodKind::Sandbox => true,
         PodKind::Of(_) => false,
-        PodKind::Own => named("pause") || named("catatonit") && arguments.any(|a| a == b"-P"),
+        PodKind::Own => named(PAUSE) || named("catatonit") && arguments.any(|a| a == b"-P"),
     }
 }
 

@@ -34,7 +34,7 @@ fn the_machine_names_each_descriptor_once() {
 
 #[test]
 fn the_container_gets_the_disks_addresses() {
-    let placed = |scratch| Placed { layer: Bdf(24), scratch, given: Vec::new() };
+    let placed = |scratch| Placed { layer: Some(Bdf(24)), scratch, given: Vec::new() };
     let on = plan(Overrides::default()).container_on(&placed(Some(Bdf(32)))).unwrap();
     let rootfs = on.rootfs.unwrap();
     assert_eq!(rootfs.layers, [24]);
@@ -119,4 +119,42 @@ fn annotations_tell_the_pod() {
     assert!(matches!(alone.pod, PodKind::Own));
     let machine = alone.machine(false, 0);
     assert_eq!((machine.max_vcpus, machine.max_memory), (None, None), "it stays as it is");
+}
+
+#[test]
+fn a_sandbox_that_pauses_runs_nothing() {
+    let sandbox = |args: serde_json::Value, more: serde_json::Value| {
+        let mut spec = serde_json::to_value(default_spec().unwrap()).unwrap();
+        spec["annotations"] = serde_json::json!({ "io.kubernetes.cri.container-type": "sandbox" });
+        spec["process"]["args"] = args;
+        spec["linux"]["sysctl"] = serde_json::json!({ "net.ipv4.ip_forward": "1" });
+        spec["linux"]["namespaces"]
+            .as_array_mut()
+            .unwrap()
+            .extend(more.as_array().unwrap().iter().cloned());
+        spec["linux"]["uidMappings"] =
+            serde_json::json!([{ "containerID": 0, "hostID": 1, "size": 9 }]);
+        spec["linux"]["gidMappings"] = spec["linux"]["uidMappings"].clone();
+        let spec = serde_json::from_value(spec).unwrap();
+        let (directory, rootfs) = ("/b".into(), "/b/rootfs".into());
+        let bundle = Bundle { directory, rootfs, spec, warnings: vec![] };
+        let (none, other) = Default::default();
+        let mut plan = RunPlan::new((Path::new("/none"), "s"), &bundle, none, other).unwrap();
+        let with = plan.machine(false, 0).disks.len();
+        plan.vacate();
+        let machine = plan.machine(false, 0);
+        assert_eq!(machine.disks.len(), with - usize::from(plan.vacant));
+        machine.check(6 - usize::from(plan.vacant)).unwrap();
+        assert_eq!(plan.pod_sysctls().is_empty(), !plan.vacant);
+        plan.vacant
+    };
+    let none = || serde_json::json!([]);
+    assert!(sandbox(serde_json::json!(["/pause"]), none()));
+    assert!(!sandbox(serde_json::json!(["/bin/own-init"]), none()));
+    // Its user namespace is there to be joined.
+    assert!(!sandbox(serde_json::json!(["/pause"]), serde_json::json!([{ "type": "user" }])));
+    let mut alone = plan(Overrides::default());
+    alone.container.process.as_mut().unwrap().args = vec![b"/pause".to_vec()];
+    alone.vacate();
+    assert!(!alone.vacant, "a container of its own");
 }

@@ -63,8 +63,8 @@ pub(crate) enum StorageError {
 /// The disks of a pod, in the order of the machine's.
 #[derive(Debug)]
 pub(crate) struct Disks {
-    /// The root file system, EROFS.
-    pub(crate) layer: File,
+    /// The root file system, EROFS; absent if nothing runs in it.
+    pub(crate) layer: Option<File>,
     /// What takes the writes, ext4; absent with a tmpfs.
     pub(crate) scratch: Option<File>,
 }
@@ -74,22 +74,27 @@ impl Disks {
     ///
     /// # Errors
     /// [`StorageError`].
-    pub(crate) fn make(rootfs: &Path, settings: &Settings) -> Result<Self, StorageError> {
+    pub(crate) fn make(rootfs: Option<&Path>, settings: &Settings) -> Result<Self, StorageError> {
         let [cache, templates] = caches(settings);
-        let mut shown = Shown::default();
-        let layer = LayerCache::new(&cache).layer(rootfs, |progress| shown.show(rootfs, progress));
-        shown.finish();
-        let layer = layer.map_err(|source| StorageError::Layer {
-            rootfs: rootfs.to_owned(),
-            cache,
-            source: Box::new(source),
-        })?;
+        let layer = rootfs.map(|rootfs| layer(rootfs, &cache)).transpose()?;
         let scratch = match settings.scratch {
             Scratch::Tmpfs => None,
             Scratch::Disk(bytes) => Some(scratch(&templates, bytes.0)?),
         };
-        Ok(Self { layer: layer.file, scratch })
+        Ok(Self { layer, scratch })
     }
+}
+
+fn layer(rootfs: &Path, cache: &Path) -> Result<File, StorageError> {
+    let mut shown = Shown::default();
+    let layer = LayerCache::new(cache).layer(rootfs, |progress| shown.show(rootfs, progress));
+    shown.finish();
+    let failed = |source| StorageError::Layer {
+        rootfs: rootfs.to_owned(),
+        cache: cache.to_owned(),
+        source: Box::new(source),
+    };
+    Ok(layer.map_err(failed)?.file)
 }
 
 fn scratch(directory: &Path, bytes: u64) -> Result<File, StorageError> {
@@ -133,8 +138,8 @@ pub(crate) struct Making<T = Disks> {
 
 impl Making {
     /// Starts to make the disks of [`Disks::make`].
-    pub(crate) fn start(rootfs: PathBuf, settings: Settings) -> Self {
-        Self::of(move || Disks::make(&rootfs, &settings))
+    pub(crate) fn start(rootfs: Option<PathBuf>, settings: Settings) -> Self {
+        Self::of(move || Disks::make(rootfs.as_deref(), &settings))
     }
 }
 

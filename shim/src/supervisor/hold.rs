@@ -64,6 +64,16 @@ pub(super) struct Ended {
 }
 
 impl Ended {
+    /// One that its `proxy` is to be told of.
+    pub(super) fn new(
+        of: Of,
+        proxy: Socket,
+        result: Result<ExitStatus, PodError>,
+        at_ns: u64,
+    ) -> Self {
+        Self { of, proxy, result, at_ns, told: false }
+    }
+
     /// Tells the proxy, once.
     pub(super) async fn tell(&mut self, timeline: &Timeline) {
         if !std::mem::replace(&mut self.told, true) {
@@ -92,7 +102,7 @@ impl Held {
             () = given_up(&proxy) => {}
         }
         streams.abort();
-        let mut ended = Ended { of, proxy, result, at_ns, told: false };
+        let mut ended = Ended::new(of, proxy, result, at_ns);
         if !first && ended.result.is_ok() {
             // Whoever waits for it does not wait for the guest.
             ended.tell(&Timeline::default()).await;
@@ -104,7 +114,7 @@ impl Held {
 }
 
 /// Nanoseconds since 1970.
-fn now_ns() -> u64 {
+pub(super) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

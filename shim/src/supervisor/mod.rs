@@ -16,6 +16,7 @@
 mod hold;
 mod serve;
 mod sizer;
+mod vacant;
 mod volumes;
 
 use std::cell::{Cell, RefCell};
@@ -28,7 +29,7 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
-use cofferdam_agent_protocol::PodPlan;
+use cofferdam_agent_protocol::{PodPlan, Sysctl};
 use cofferdam_rootfs_builder::clear_abandoned;
 use cofferdam_vmm_api::{Bdf, Channel};
 use rustix::process::{Resource, Rlimit};
@@ -39,13 +40,14 @@ use tokio::task::JoinSet;
 use crate::container::{Saved, Status};
 use crate::control::{Answer, Failure, Launch, SOCKET, ToSupervisor};
 use crate::hostgroup;
-use crate::pod::{Monitor, Pod, PodSpec, StateDir, Timeouts};
+use crate::pod::{ExitStatus, Monitor, Pod, PodSpec, StateDir, Timeouts};
 use crate::room::Room;
 use crate::socket::{Listener, Socket};
 use crate::timeline::{self, PodStage, Timeline};
 use crate::volumes::Volumes;
 use hold::{Ended, Held};
 use sizer::Sizer;
+use vacant::Vacant;
 
 /// The hidden command.
 pub(crate) const COMMAND: &str = "supervisor";
@@ -122,9 +124,26 @@ struct Shared {
     sizer: Sizer,
     containers: RefCell<BTreeMap<String, Container>>,
     /// Processes that were created.
-    created: mpsc::UnboundedSender<Held>,
+    created: mpsc::UnboundedSender<New>,
     /// How many questions are being answered.
     answering: Cell<u32>,
+}
+
+/// What was created.
+#[derive(Debug)]
+enum New {
+    Process(Held),
+    Sandbox(Vacant),
+}
+
+impl New {
+    /// Holds it until it has ended.
+    async fn hold(self, shared: Rc<Shared>) -> Ended {
+        match self {
+            Self::Process(held) => held.hold(shared).await,
+            Self::Sandbox(vacant) => vacant.hold(shared).await,
+        }
+    }
 }
 
 /// A container, as far as the supervisor has to know it.
@@ -141,6 +160,8 @@ struct Container {
     volumes: Vec<String>,
     /// Told when its first process is killed.
     doomed: Rc<Notify>,
+    /// How it ends, if it has no process.
+    vacant: Option<Rc<Cell<ExitStatus>>>,
     started: bool,
     ended: bool,
 }
@@ -353,7 +374,9 @@ fn boot(state: &StateDir, launch: Launch, mut fds: Vec<OwnedFd>) -> Result<Pod, 
     }
     monitor.confine(launch.uid, kvm);
     fds.push(connections);
-    let plan = PodPlan { hostname: launch.hostname, realtime_ns: 0, sysctls: Vec::new() };
+    let sysctl = |(name, value)| Sysctl { name, value };
+    let sysctls = launch.sysctls.into_iter().map(sysctl).collect();
+    let plan = PodPlan { hostname: launch.hostname, realtime_ns: 0, sysctls };
     let spec =
         PodSpec { machine: launch.machine, descriptors: fds, plan, timeouts: Timeouts::default() };
     Pod::launch(monitor, spec, timeline)
@@ -399,8 +422,8 @@ async fn serve_pod((pod, sizer): (Pod, Sizer), state: StateDir, first: Socket) -
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            Some(held) = new.recv() => {
-                processes.spawn_local(held.hold(shared.clone()));
+            Some(new) = new.recv() => {
+                processes.spawn_local(new.hold(shared.clone()));
             }
             Some(ended) = processes.join_next() => {
                 let Ok(mut ended) = ended else { continue };

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::Notify;
 
 use super::hold::{self, Held};
-use super::{Container, Shared};
+use super::{Container, New, Shared};
 use crate::container::Status;
 use crate::control::{Answer, Create, Failure, FailureKind, Of, Process, ToSupervisor, unpack};
 use crate::pod::{NewDisk, clear_dead};
@@ -118,14 +118,23 @@ impl Client {
                 return Ok(Answer::Volumes(names));
             }
             ToSupervisor::Create(create) => self.create(create, fds).await?,
+            ToSupervisor::Sandbox { id, create } => {
+                let vacant = self.shared.sandbox(id.clone(), create, fds).await?;
+                self.created = Some(id);
+                self.shared.hold(New::Sandbox(vacant));
+            }
             ToSupervisor::Leave => self.created = None,
             ToSupervisor::Exec { of, cgroup } => self.exec(of, &cgroup, fds).await?,
             ToSupervisor::Start(container) => {
                 let changed = fds.pop().map(unpack::<request::Start>).transpose();
                 let changed = changed.map_err(Failure::other)?.unwrap_or_default();
-                pod.start_with(&container, changed.files).await?;
+                if !self.shared.is_vacant(&container) {
+                    pod.start_with(&container, changed.files).await?;
+                }
                 self.shared.started(&container);
             }
+            ToSupervisor::Signal { of, signal, .. }
+                if self.shared.signal_vacant(&of.container, signal) => {}
             ToSupervisor::Signal { of, signal, all } => {
                 if signal == hold::KILL && of.process.is_empty() {
                     self.shared.doom(&of.container);
@@ -135,6 +144,7 @@ impl Client {
                 tokio::time::timeout(hold::PASS_PATIENCE, signalled).await.map_err(late)??;
             }
             ToSupervisor::Freeze { container, frozen } => {
+                self.shared.refuse_vacant(&container, "freeze")?;
                 pod.freeze(&container, frozen).await?;
                 self.shared.frozen(&container, frozen);
             }
@@ -143,12 +153,17 @@ impl Client {
                 let settings = settings.into_iter().map(setting).collect();
                 self.shared.update(&container, settings, needs).await?;
             }
+            ToSupervisor::Processes(container) if self.shared.is_vacant(&container) => {
+                return Ok(Answer::Processes { uptime: 0, processes: Vec::new() });
+            }
             ToSupervisor::Processes(container) => {
                 let Described { processes, uptime } = pod.processes(&container).await?;
                 return Ok(Answer::Processes { uptime, processes: fitting(processes) });
             }
             ToSupervisor::Stats(container) => {
-                let files = pod.stats(&container).await?;
+                // A sandbox stands for the whole pod.
+                let of = if self.shared.is_vacant(&container) { "" } else { &container };
+                let files = pod.stats(of).await?;
                 let pair = |setting: CgroupSetting| (setting.file, setting.value);
                 return Ok(Answer::Stats(files.into_iter().map(pair).collect()));
             }
@@ -175,12 +190,13 @@ impl Client {
 
     async fn create(&mut self, create: Create, fds: Vec<OwnedFd>) -> Result<(), Failure> {
         let (plan, proxy, streams) = parts(fds)?;
-        let plan: ContainerPlan = unpack(plan).map_err(Failure::other)?;
+        let mut plan: ContainerPlan = unpack(plan).map_err(Failure::other)?;
         let id = plan.id.clone();
         if self.shared.containers.borrow().contains_key(&id) {
             return Err(Failure::other(format!("container with given ID already exists: {id}")));
         }
         let Create { directory, sandbox, keep, needs } = create;
+        self.shared.share(&mut plan).await?;
         let joins = !self.shared.containers.borrow().is_empty();
         if joins {
             self.shared.make_room(&id, needs).await?;
@@ -199,6 +215,7 @@ impl Client {
             disks,
             volumes,
             doomed: doomed.clone(),
+            vacant: None,
             started: false,
             ended: false,
         };
@@ -206,24 +223,25 @@ impl Client {
         self.shared.note(&id, Status::Created);
         self.created = Some(id.clone());
         let of = Of { container: id, process: String::new() };
-        self.shared.hold(Held { of, proxy, expected, streams, doomed });
+        self.shared.hold(New::Process(Held { of, proxy, expected, streams, doomed }));
         Ok(())
     }
 
     async fn exec(&self, of: Of, cgroup: &str, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+        self.shared.refuse_vacant(&of.container, "exec in")?;
         let (plan, proxy, streams) = parts(fds)?;
         let plan: ProcessPlan = unpack(plan).map_err(Failure::other)?;
         let expected = self.shared.pod.exec(&of.container, &of.process, cgroup, plan).await?;
         let doomed = Rc::new(Notify::new());
-        self.shared.hold(Held { of, proxy, expected, streams, doomed });
+        self.shared.hold(New::Process(Held { of, proxy, expected, streams, doomed }));
         Ok(())
     }
 }
 
 impl Shared {
-    fn hold(&self, held: Held) {
+    fn hold(&self, new: New) {
         // The receiver lives as long as the tasks do.
-        let _ = self.created.send(held);
+        let _ = self.created.send(new);
     }
 
     /// The first process of a container is killed, by whatever means: it is not waited for long.

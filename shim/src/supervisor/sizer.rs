@@ -230,7 +230,12 @@ impl Shared {
         if before.is_some() {
             self.make_room(id, needs).await?;
         }
-        let updated = self.pod.update(id, settings).await;
+        let updated = if self.is_vacant(id) {
+            // Its limits are the machine's size.
+            Ok(())
+        } else {
+            self.pod.update(id, settings).await
+        };
         // It may have ended meanwhile.
         if updated.is_err() && self.sizer.needs_of(id).is_some() {
             self.sizer.note(id, before);

@@ -8,45 +8,27 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use containerd_shim_protos::api::CreateTaskRequest;
-use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::ttrpc::Code;
-use prost::Message;
 
-use super::super::mounts;
 use super::super::refusal::Refusal;
 use super::super::stdio::{Owner, Stdio};
+use super::super::{mounts, options};
 use super::process::Process;
 use super::{Container, Tasks};
-use crate::config::{self, Overrides};
+use crate::config::Overrides;
 use crate::control::Of;
 use crate::oci::Bundle;
 use crate::pod::check_id;
 use crate::run::{Options, RunError, RunPlan, create_and_leave};
 use crate::signals::Signals;
 
-/// The type of options by which containerd names a configuration file.
-const OPTIONS: &str = "runtimeoptions.v1.Options";
-
-/// Options of a runtime that has none of its own (`containerd/api/types/runtimeoptions/v1`).
-#[derive(Clone, PartialEq, Message)]
-struct RuntimeOptions {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(string, tag = "2")]
-    config_path: String,
-}
-
-/// The configuration file that the options name, or the usual one.
-fn configuration(options: Option<&Any>) -> Result<PathBuf, Refusal> {
-    let usual = config::usual;
-    let Some(options) = options.filter(|any| any.type_url.ends_with(OPTIONS)) else {
-        return Ok(usual());
-    };
-    let options = RuntimeOptions::decode(options.value.as_slice());
-    let options = options.map_err(|error| {
-        Refusal::new(Code::INVALID_ARGUMENT, format!("options of the runtime: {error}"))
-    })?;
-    Ok(if options.config_path.is_empty() { usual() } else { options.config_path.into() })
+/// A container that is to be.
+pub(super) struct Wanted<'a> {
+    pub(super) id: &'a str,
+    pub(super) bundle: &'a Bundle,
+    /// The configuration file.
+    pub(super) config: PathBuf,
+    pub(super) stdio: Stdio,
 }
 
 impl Tasks {
@@ -63,11 +45,11 @@ impl Tasks {
             return Err(Refusal::new(Code::UNIMPLEMENTED, text));
         }
         check_id(&request.id).map_err(RunError::from)?;
-        let _claim = Claim::of(self, &request.id)?;
+        let _claim = self.claim(&request.id)?;
         let directory = Path::new(&request.bundle).join(mounts::ROOTFS);
         let mounted = mounts::all(&request.rootfs, directory).await;
         let mounted = mounted.map_err(|error| Refusal::from(anyhow::Error::from(error)))?;
-        let container = self.make(request).await;
+        let container = self.make_of(request).await;
         drop(mounted);
         let container = Rc::new(container?);
         self.containers.borrow_mut().insert(request.id.clone(), container.clone());
@@ -77,37 +59,48 @@ impl Tasks {
         Ok(self.pid)
     }
 
-    async fn make(&self, request: &CreateTaskRequest) -> Result<Container, Refusal> {
+    async fn make_of(&self, request: &CreateTaskRequest) -> Result<Container, Refusal> {
         let bundle = Bundle::load(Path::new(&request.bundle)).map_err(RunError::from)?;
-        let file = Overrides::from_file(&configuration(request.options.as_ref())?);
-        let file = file.map_err(|error| RunError::Plan(error.into()))?;
-        let place = (self.root.as_path(), request.id.as_str());
-        let plan = RunPlan::new(place, &bundle, file, Overrides::default());
-        let plan = plan.map_err(RunError::from)?;
-        for warning in bundle.warnings.iter().chain(&plan.warnings) {
-            tracing::warn!(id = request.id, "{warning}");
-        }
+        let config = options::configuration(request.options.as_ref());
+        let config = config.map_err(|error| Refusal::new(Code::INVALID_ARGUMENT, error))?;
         let stdio = Stdio {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        let owner = Owner { namespace: &self.namespace, container: &request.id };
+        self.make(Wanted { id: &request.id, bundle: &bundle, config, stdio }).await
+    }
+
+    /// Makes a container.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn make(&self, wanted: Wanted<'_>) -> Result<Container, Refusal> {
+        let Wanted { id, bundle, config, stdio } = wanted;
+        let file = Overrides::from_file(&config);
+        let file = file.map_err(|error| RunError::Plan(error.into()))?;
+        let plan = RunPlan::new((self.root.as_path(), id), bundle, file, Overrides::default());
+        let mut plan = plan.map_err(RunError::from)?;
+        plan.vacate();
+        for warning in bundle.warnings.iter().chain(&plan.warnings) {
+            tracing::warn!(id, "{warning}");
+        }
+        let owner = Owner { namespace: &self.namespace, container: id };
         let opened = stdio.open(owner).await;
         let opened = opened.map_err(|error| Refusal::from(anyhow::Error::from(error)))?;
-        let options = self.options(&request.id, opened.streams);
+        let options = self.options(id, opened.streams);
         let created = create_and_leave(&plan, &options, &mut Signals::none()).await;
         let program = plan.program();
         let created = created.map_err(|error| Refusal::of(&error, &program, Some(&plan)))?;
-        let of = Of { container: request.id.clone(), process: String::new() };
+        let of = Of { container: id.to_owned(), process: String::new() };
         let first = Process::new(of, "", stdio);
         let socket = created.ours.ok_or_else(|| {
             Refusal::new(Code::INTERNAL, "the container was created without a way to it")
         })?;
         first.is_made(socket, opened.open);
         Ok(Container {
-            bundle: request.bundle.clone(),
+            bundle: bundle.directory.display().to_string(),
             saved: created.saved,
             first: Rc::new(first),
             added: RefCell::default(),
@@ -135,19 +128,23 @@ impl Tasks {
 }
 
 /// An id that is taken while its container is being created.
-struct Claim<'a> {
+pub(super) struct Claim<'a> {
     tasks: &'a Tasks,
     id: String,
 }
 
-impl<'a> Claim<'a> {
-    fn of(tasks: &'a Tasks, id: &str) -> Result<Self, Refusal> {
-        let is_there = tasks.containers.borrow().contains_key(id);
-        if is_there || !tasks.creating.borrow_mut().insert(id.to_owned()) {
+impl Tasks {
+    /// Takes an id.
+    ///
+    /// # Errors
+    /// It is taken.
+    pub(super) fn claim(&self, id: &str) -> Result<Claim<'_>, Refusal> {
+        let is_there = self.containers.borrow().contains_key(id);
+        if is_there || !self.creating.borrow_mut().insert(id.to_owned()) {
             let text = format!("container with given ID already exists: {id}");
             return Err(Refusal::new(Code::ALREADY_EXISTS, text));
         }
-        Ok(Self { tasks, id: id.to_owned() })
+        Ok(Claim { tasks: self, id: id.to_owned() })
     }
 }
 
@@ -156,7 +153,3 @@ impl Drop for Claim<'_> {
         self.tasks.creating.borrow_mut().remove(&self.id);
     }
 }
-
-#[cfg(test)]
-#[path = "create_test.rs"]
-mod create_test;

@@ -8,6 +8,7 @@ mod create;
 mod events;
 mod process;
 mod requests;
+mod sandbox;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use crate::container::Saved;
 use crate::control::{Answer, ToSupervisor};
 use crate::living::connect;
 use process::{Life, Process};
+use sandbox::Sandbox;
 
 /// How long the events that are left may take.
 const PARTING: Duration = Duration::from_secs(2);
@@ -39,6 +41,8 @@ pub(super) struct Tasks {
     pid: u32,
     containers: RefCell<BTreeMap<String, Rc<Container>>>,
     creating: RefCell<BTreeSet<String>>,
+    /// The sandbox, if containerd leaves that to us.
+    sandbox: RefCell<Option<Rc<Sandbox>>>,
     events: Events,
     over: Notify,
 }
@@ -75,6 +79,7 @@ impl Tasks {
             pid: std::process::id(),
             containers: RefCell::default(),
             creating: RefCell::default(),
+            sandbox: RefCell::default(),
             events,
             over: Notify::new(),
         }

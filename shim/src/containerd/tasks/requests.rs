@@ -19,14 +19,16 @@ use super::super::stdio::{Owner, Stdio};
 use super::process::{Exit, Life, Process, name};
 use super::{Container, Tasks};
 use crate::accounts::Files;
+use crate::container::Saved;
 use crate::control::{Answer, Of, ToSupervisor, parcel};
 use crate::living::{self, ask_at, connect, stats};
 use crate::oci;
 use crate::pod::clear_dead;
 use crate::run::{StandIn, Terminal, ask, poststop};
+use crate::socket::Socket;
 
 /// How long a pod may take to end.
-const ENDS_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Time between two looks whether it has.
 const LOOK: Duration = Duration::from_millis(20);
@@ -251,9 +253,32 @@ impl Tasks {
         }
         let ended = tokio::time::timeout(ENDS_WITHIN, first.ended()).await;
         let exit = ended.map_err(|_| wrong("the process does not end"))?;
+        self.clear_with(id, &container, supervisor.ok()).await?;
+        // Whoever asked at the same time finds it gone.
+        if self.containers.borrow_mut().remove(id).is_some() {
+            self.tell_of_deletion(id, exit);
+        }
+        Ok(exit)
+    }
+
+    /// Removes what a container that has ended left on the host.
+    ///
+    /// # Errors
+    /// It is in use.
+    pub(super) async fn clear(&self, id: &str, container: &Container) -> Result<(), Refusal> {
+        let supervisor = connect(&self.root, &container.saved).ok();
+        self.clear_with(id, container, supervisor).await
+    }
+
+    async fn clear_with(
+        &self,
+        id: &str,
+        container: &Container,
+        supervisor: Option<Socket>,
+    ) -> Result<(), Refusal> {
         let hooks = living::hooks(&self.root, &container.saved).unwrap_or_default();
         // Others may live in its pod. If not, that is gone, or about to go.
-        if let Ok(supervisor) = supervisor
+        if let Some(supervisor) = supervisor
             && let Err(error) = ask_at(&supervisor, &ToSupervisor::Delete(id.to_owned())).await
         {
             tracing::debug!("deleting it in its pod: {error:#}");
@@ -267,11 +292,7 @@ impl Tasks {
             tokio::time::sleep(LOOK).await;
         }
         poststop(&hooks.poststop, &container.saved).await;
-        // Whoever asked at the same time finds it gone.
-        if self.containers.borrow_mut().remove(id).is_some() {
-            self.tell_of_deletion(id, exit);
-        }
-        Ok(exit)
+        Ok(())
     }
 
     /// Freezes a container, or lets it go on.
@@ -313,9 +334,13 @@ impl Tasks {
     /// # Errors
     /// The guest does not tell.
     pub(in super::super) async fn stats(&self, id: &str) -> Result<Any, Refusal> {
-        let container = self.container(id)?;
-        let supervisor = connect(&self.root, &container.saved)?;
-        let files = stats(&supervisor, id).await?;
+        self.stats_of(&self.container(id)?.saved).await
+    }
+
+    /// The same of one that is no container to containerd.
+    pub(super) async fn stats_of(&self, saved: &Saved) -> Result<Any, Refusal> {
+        let supervisor = connect(&self.root, saved)?;
+        let files = stats(&supervisor, &saved.id).await?;
         Ok(metrics::encoded(&Files(&files)).map_err(anyhow::Error::from)?)
     }
 
@@ -368,12 +393,13 @@ impl Tasks {
 
     /// containerd needs this process no more, if it has no containers.
     pub(in super::super) fn shut_down(&self) {
-        if self.containers.borrow().is_empty() && self.creating.borrow().is_empty() {
+        let empty = self.containers.borrow().is_empty() && self.creating.borrow().is_empty();
+        if empty && self.sandbox.borrow().is_none() {
             self.over.notify_one();
         }
     }
 }
 
-fn wrong(text: impl std::fmt::Display) -> Refusal {
+pub(super) fn wrong(text: impl std::fmt::Display) -> Refusal {
     Refusal::new(Code::FAILED_PRECONDITION, text)
 }

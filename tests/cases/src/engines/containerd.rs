@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -17,6 +18,9 @@ use crate::run::{Outcome, unique_id};
 
 /// The image.
 pub(super) const IMAGE: &str = "localhost/case:latest";
+
+/// The namespace of containerd's that ctr works in.
+const NAMESPACE: &str = "default";
 
 /// A running containerd.
 pub(super) struct Containerd {
@@ -41,20 +45,44 @@ impl Containerd {
 
     /// Starts it and imports the image.
     pub(super) fn start() -> Result<Self> {
+        let containerd = Self::start_with(|_| Ok(()))?;
+        containerd.import(NAMESPACE)?;
+        Ok(containerd)
+    }
+
+    /// Starts it after `prepare` has done what is to be done before, in the directory for files.
+    pub(super) fn start_with(prepare: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let directory = TempDir::with_prefix("engine-")?;
         let containerd = Self { directory, was: Was::now() };
+        prepare(containerd.directory.path())?;
         service("start")?;
-        let archive = image::archive(containerd.directory.path(), IMAGE)?;
-        containerd.ctr(&["image", "import", &archive.display().to_string()])?.exits(0)?;
         Ok(containerd)
+    }
+
+    /// Imports the images into a namespace of containerd's.
+    pub(super) fn import(&self, namespace: &str) -> Result<()> {
+        let archive = image::archive(self.directory.path(), IMAGE)?.display().to_string();
+        self.ctr(&["--namespace", namespace, "image", "import", &archive])?.exits(0)?;
+        Ok(())
+    }
+
+    /// Removes them.
+    pub(super) fn forget(&self, namespace: &str) {
+        let _ = self.ctr(&["--namespace", namespace, "image", "remove", IMAGE, image::PAUSE]);
     }
 
     /// Kills it and starts it again: what it started goes on.
     pub(super) fn restart(&self) -> Result<()> {
+        self.restart_after(Duration::ZERO)
+    }
+
+    /// The same, with some time between.
+    pub(super) fn restart_after(&self, pause: Duration) -> Result<()> {
         let pid = fs::read_to_string("/run/containerd.pid")?;
         let killed = Command::new("kill").args(["-9", pid.trim()]).status()?;
         ensure!(killed.success(), "killing containerd");
         service("stop")?;
+        std::thread::sleep(pause);
         service("start")
     }
 
@@ -192,7 +220,7 @@ impl Containerd {
 impl Drop for Containerd {
     fn drop(&mut self) {
         let _ = self.clear();
-        let _ = self.ctr(&["image", "remove", IMAGE]);
+        self.forget(NAMESPACE);
         let _ = service("stop");
         self.was.restore(self.directory.path());
     }

@@ -226,7 +226,7 @@ fn an_agent_that_dies_is_told(containerd: &Containerd) -> Result<()> {
     fs::write(&path, image)?;
     let path = path.display().to_string();
     let words = [
-        "the machine ended: the guest's kernel panicked",
+        "the machine ended: the guest kernel panicked",
         "last stage reached: agent said hello",
         "the guest's kernel said: Attempted to kill init!",
         &path,

@@ -3,7 +3,7 @@
 //! Invariant: an archive's digests are those of what is in it.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,6 +12,12 @@ use serde_json::{Value, json};
 
 use crate::run::ROOTFS;
 
+/// The image of a pod's own container, which does nothing: `/pause`.
+pub(super) const PAUSE: &str = "localhost/pause:latest";
+
+/// Waits, and ends when it is asked to.
+const WAITS: &str = "#!/bin/sh\ntrap 'exit 0' TERM INT\nwhile :; do sleep 86400 & wait $!; done\n";
+
 /// Files of Debian's package bash, and of those that it depends on.
 const BASH: [&str; 4] = [
     "usr/bin/bash",
@@ -19,6 +25,9 @@ const BASH: [&str; 4] = [
     "usr/lib/x86_64-linux-gnu/libc.so.6",
     "usr/lib64/ld-linux-x86-64.so.2",
 ];
+
+/// What a pause container runs.
+const PAUSE: &str = "#!/bin/sh\ntrap 'exit 0' TERM INT\nwhile :; do sleep 1000 & wait $!; done\n";
 
 /// Makes a root file system at `tree` with busybox, and nothing else.
 pub(super) fn busybox(tree: &Path) -> Result<()> {
@@ -39,10 +48,13 @@ pub(super) fn busybox(tree: &Path) -> Result<()> {
 }
 
 /// An OCI archive in `directory` of the image `name`: busybox; above it Debian's bash; above that, one file is changed
-/// and one is removed.
+/// and one is removed. With [`PAUSE`], of the same layers.
 pub(super) fn archive(directory: &Path, name: &str) -> Result<PathBuf> {
     let tree = |layer: &str| directory.join(layer);
     busybox(&tree("base"))?;
+    let pause = tree("base").join("pause");
+    fs::write(&pause, PAUSE)?;
+    fs::set_permissions(&pause, fs::Permissions::from_mode(0o755))?;
     fs::write(tree("base").join("etc/changed"), "of the first layer\n")?;
     fs::write(tree("base").join("etc/removed"), "of the first layer\n")?;
     for file in BASH {
@@ -54,6 +66,8 @@ pub(super) fn archive(directory: &Path, name: &str) -> Result<PathBuf> {
     fs::create_dir_all(tree("top").join("etc"))?;
     fs::write(tree("top").join("etc/changed"), "of the last layer\n")?;
     fs::write(tree("top").join("etc/.wh.removed"), "")?;
+    fs::write(tree("top").join("pause"), WAITS)?;
+    fs::set_permissions(tree("top").join("pause"), fs::Permissions::from_mode(0o755))?;
     let layout = directory.join("layout");
     fs::create_dir_all(layout.join("blobs/sha256"))?;
     let mut layers = Vec::new();
@@ -62,23 +76,32 @@ pub(super) fn archive(directory: &Path, name: &str) -> Result<PathBuf> {
         tar(&tree(layer), &file)?;
         layers.push(blob(&layout, &fs::read(&file)?, "image.layer.v1.tar")?);
     }
-    let digests: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
-    let config = json!({
-        "architecture": "amd64", "os": "linux",
-        "config": { "Env": ["PATH=/bin:/usr/bin", "OF=image"], "Cmd": ["sh"], "WorkingDir": "/etc" },
-        "rootfs": { "type": "layers", "diff_ids": digests },
-    });
-    let config = blob(&layout, &serde_json::to_vec(&config)?, "image.config.v1+json")?;
-    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json" });
-    let mut manifest = blob(&layout, &serde_json::to_vec(&manifest)?, "image.manifest.v1+json")?;
-    manifest["annotations"] = json!({ "io.containerd.image.name": name });
-    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
+    let own =
+        json!({ "Env": ["PATH=/bin:/usr/bin", "OF=image"], "Cmd": ["sh"], "WorkingDir": "/etc" });
+    let pause = json!({ "Env": ["PATH=/bin"], "Entrypoint": ["/pause"] });
+    let manifests =
+        [manifest(&layout, &layers, (name, &own))?, manifest(&layout, &layers, (PAUSE, &pause))?];
+    let index = json!({ "schemaVersion": 2, "manifests": manifests });
     fs::write(layout.join("index.json"), serde_json::to_vec(&index)?)?;
     fs::write(layout.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}")?;
     let archive = directory.join("image.tar");
     tar(&layout, &archive)?;
     Ok(archive)
+}
+
+/// Adds the image `name` of `layers` that runs as `config` says; its descriptor.
+fn manifest(layout: &Path, layers: &[Value], (name, config): (&str, &Value)) -> Result<Value> {
+    let digests: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "config": config,
+        "rootfs": { "type": "layers", "diff_ids": digests },
+    });
+    let config = blob(layout, &serde_json::to_vec(&config)?, "image.config.v1+json")?;
+    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json" });
+    let mut manifest = blob(layout, &serde_json::to_vec(&manifest)?, "image.manifest.v1+json")?;
+    manifest["annotations"] = json!({ "io.containerd.image.name": name });
+    Ok(manifest)
 }
 
 /// Packs the tree at `source`.

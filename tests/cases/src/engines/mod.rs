@@ -15,6 +15,7 @@ use crate::leftovers;
 
 mod both;
 mod containerd;
+mod cri;
 mod docker;
 mod engine;
 mod failures;
@@ -29,6 +30,7 @@ mod tasks;
 mod terminal;
 
 use containerd::Containerd;
+use cri::Cri;
 use engine::{Engine, Kind};
 
 /// A case of an engine.
@@ -107,9 +109,17 @@ pub(crate) fn trials(arguments: &Arguments, again: bool) -> Vec<Trial> {
         start: Containerd::start,
         clear: Containerd::clear,
     };
+    let cri = Group {
+        topic: "cri",
+        cases: cri::CASES.concat(),
+        lacking: Containerd::lacking,
+        start: Cri::start,
+        clear: Cri::clear,
+    };
     let mut trials = podman.trials(arguments, again);
     trials.extend(docker.trials(arguments, again));
     trials.extend(containerd.trials(arguments, again));
+    trials.extend(cri.trials(arguments, again));
     trials
 }
 
@@ -167,7 +177,9 @@ impl<E> Group<E> {
             println!("\nAGAIN: {} failed: {text}", name(self.topic, case));
             error = attempt();
         }
-        println!("\n{}: {:.1} s", name(self.topic, case), begin.elapsed().as_secs_f64());
+        let failed = error.as_ref().map(|text| format!(", failed: {text}")).unwrap_or_default();
+        let time = begin.elapsed().as_secs_f64();
+        println!("\n{}: {time:.1} s{failed}", name(self.topic, case));
         error
     }
 }

@@ -90,7 +90,7 @@ fn a_pod_costs_what_its_runtime_class_says(containerd: &Containerd) -> Result<()
     ensure!(Path::new(&volume).exists() && pods().len() >= 3, "processes: {:?}", pods());
 
     let most = promised("memory", "Mi")?;
-    let mut check = |when: &str| -> Result<()> {
+    let check = |when: &str| -> Result<()> {
         let (host, inside) = (memory(&pods())? >> 10, used(containerd, &id)? >> 10);
         println!("\na pod {when}: {host} MiB of the host, {inside} MiB of them its container's");
         ensure!(

@@ -13,11 +13,13 @@ use crate::run::unique_id;
 cases!(Containerd:
     containers_share_the_machine_of_their_sandbox,
     a_container_shares_the_processes_of_its_sandbox,
+    a_pause_container_costs_no_process,
     a_shim_is_small,
 );
 
-/// Annotations of a container of `sandbox`.
+/// Annotations of a container of `sandbox`; a "pause" is a sandbox that only waits.
 pub(super) fn marks(kind: &str, sandbox: &str) -> [String; 4] {
+    let kind = if kind == "pause" { "sandbox" } else { kind };
     let kind = format!("io.kubernetes.cri.container-type={kind}");
     let sandbox = format!("io.kubernetes.cri.sandbox-id={sandbox}");
     ["--annotation".into(), kind, "--annotation".into(), sandbox]
@@ -38,8 +40,12 @@ fn start_with(
     let marks = marks(kind, sandbox);
     let marks: Vec<&str> = marks.iter().map(String::as_str).collect();
     let fixed = ["run", "--detach", "--runtime", Containerd::runtime()];
-    let command = [IMAGE, id, "sleep", "1000"];
-    containerd.ctr(&[&fixed, flags, &marks[..], &command].concat())?.exits(0).map(drop)
+    let command: &[&str] = match kind {
+        "pause" => &["/pause"],
+        _ => &["sleep", "1000"],
+    };
+    let all = [&fixed, flags, &marks[..], &[IMAGE, id], command].concat();
+    containerd.ctr(&all)?.exits(0).map(drop)
 }
 
 /// What Kubernetes calls shareProcessNamespace.
@@ -52,6 +58,36 @@ fn a_container_shares_the_processes_of_its_sandbox(containerd: &Containerd) -> R
     let sleepers = |id: &str| containerd.exec(id, "ps | grep -c '[s]leep 1000'");
     sleepers(&shares)?.exits(0)?.prints("2")?;
     sleepers(&alone)?.exits(0)?.prints("1").map(drop)
+}
+
+/// The sandbox is there, and its namespaces can be joined, although nothing runs in it.
+fn a_pause_container_costs_no_process(containerd: &Containerd) -> Result<()> {
+    let (sandbox, alone, shares) = (unique_id(), unique_id(), unique_id());
+    start(containerd, "pause", (&sandbox, &sandbox))?;
+    if Engine::is_ours() {
+        containerd.ctr(&["task", "ps", &sandbox])?.exits(0)?.prints("PID    INFO")?;
+        let refused = containerd.exec(&sandbox, "true")?.exits(1)?;
+        ensure!(refused.stderr.contains("it is a sandbox, which runs no process"), "{refused}");
+    }
+    start(containerd, "container", (&sandbox, &alone))?;
+    let of = |kind: &str, name: &str| -> Result<String> {
+        Ok(format!("{kind}:/proc/{}/ns/{name}", containerd.pid(&sandbox)?))
+    };
+    let (pid, ipc, uts) = (of("pid", "pid")?, of("ipc", "ipc")?, of("uts", "uts")?);
+    let joins = ["--with-ns", &pid, "--with-ns", &ipc, "--with-ns", &uts];
+    start_with(containerd, "container", (&sandbox, &shares), &joins)?;
+    containerd.exec(&alone, "ps | grep -c '[/]pause'")?.exits(1)?.prints("0")?;
+    containerd.exec(&shares, "ps | grep -c 'pause'")?.exits(0)?;
+    containerd.exec(&shares, "tr '\\0' '\\n' < /proc/1/cmdline | grep -c pause")?.exits(0)?;
+    // The first process of the namespace takes care of orphans.
+    let orphan = "sh -c 'sleep 0.2 & exec true'; sleep 0.6; ps -o stat | grep -c Z";
+    containerd.exec(&shares, orphan)?.exits(1)?.prints("0")?;
+    let status = containerd.ctr(&["task", "metrics", &sandbox])?.exits(0)?.text();
+    ensure!(status.contains("memory.usage_in_bytes"), "{status}");
+    containerd.ctr(&["task", "kill", "--signal", "TERM", &sandbox])?.exits(0)?;
+    containerd.wait_for(&sandbox, "STOPPED")?;
+    ensure!(containerd.delete(&sandbox)? == 0);
+    Ok(())
 }
 
 fn containers_share_the_machine_of_their_sandbox(containerd: &Containerd) -> Result<()> {

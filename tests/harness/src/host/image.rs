@@ -9,10 +9,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::tools::archive::{Archive, Wanted};
 use crate::tools::{apt, cache, debian};
 
 /// The packages of the host.
 const PACKAGES: &str = include_str!("../../image/packages");
+
+/// containerd 2, beside the one of the host's release: a later release has it, whose package needs no newer C library.
+const CONTAINERD2: Wanted<'_> = Wanted { package: "containerd", suite: "forky", version: "2." };
 
 /// The files that make a Debian tree the test host: name and text.
 const FILES: [(&str, &str); 7] = [
@@ -37,7 +41,7 @@ impl Image {
     /// # Errors
     /// If packages are missing or the image cannot be made.
     pub fn get() -> Result<Self> {
-        let mut parts = vec![debian::SUITE, PACKAGES];
+        let mut parts = vec![debian::SUITE, PACKAGES, CONTAINERD2.suite, CONTAINERD2.version];
         parts.extend(FILES.iter().map(|(_, text)| *text));
         let dir = cache::entry("host", &cache::key(&parts), make)?;
         Ok(Self { dir })
@@ -97,6 +101,10 @@ fn make(out: &Path) -> Result<()> {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755))
             .with_context(|| format!("making {} executable", file.display()))?;
     }
+    let log = cache::root().join("logs/host-image.log");
+    let lists = tempfile::tempdir().context("creating a directory for lists of packages")?;
+    Archive::open(&[CONTAINERD2.suite], lists.path(), &log)?
+        .binary(CONTAINERD2, &source.join("containerd2"))?;
     keygen(&out.join("id_ed25519"))?;
     keygen(&source.join("ssh_host_ed25519_key"))?;
     copy(&out.join("id_ed25519.pub"), &source.join("authorized_keys"))?;
@@ -105,10 +113,10 @@ fn make(out: &Path) -> Result<()> {
     fs::write(out.join("known_hosts"), format!("kvm-test-host {host_key}"))
         .context("writing known_hosts")?;
     debian::build(
-        "building the KVM test host (Debian 13 with containerd, podman, docker)",
+        "building the KVM test host (Debian 13 with containerd 1.7 and 2, podman, docker)",
         &debian::packages(PACKAGES),
         &[&source.join("customize"), source, out],
-        &cache::root().join("logs/host-image.log"),
+        &log,
     )
 }
 

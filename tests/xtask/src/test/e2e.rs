@@ -27,7 +27,7 @@ const RUNC_SETTING: &str = "COFFERDAM_CASE_RUNC";
 const ENGINE_SETTING: &str = "COFFERDAM_CASE_ENGINE_RUNTIME";
 
 /// Topics that take as long as all others together.
-const LONG: [&str; 4] = ["conformance", "podman", "docker", "containerd"];
+const LONG: [&str; 5] = ["conformance", "podman", "docker", "containerd", "cri"];
 
 /// How often the cases are begun, if the emulated host dies under them.
 const HOSTS: u32 = 2;

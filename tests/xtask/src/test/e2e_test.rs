@@ -8,9 +8,9 @@ fn args(lane: &Lane) -> Vec<&str> {
 fn every_topic_is_in_one_of_the_lanes() {
     let lanes = lanes(None, false);
     let [short, long] = lanes.as_slice() else { panic!("{lanes:?}") };
-    let skipped = ["conformance::", "podman::", "docker::", "containerd::"];
+    let skipped = ["conformance::", "podman::", "docker::", "containerd::", "cri::"];
     assert_eq!(args(short), skipped.map(|topic| ["--skip", topic]).concat());
-    let first = ["conformance::cofferdam::", "podman::", "docker::", "containerd::"];
+    let first = ["conformance::cofferdam::", "podman::", "docker::", "containerd::", "cri::"];
     assert_eq!(args(long), first);
     assert!(!long.iter().any(Run::needs_runc), "without --all nothing runs with runc");
 }
@@ -19,11 +19,11 @@ fn every_topic_is_in_one_of_the_lanes() {
 fn with_runc_too_when_all_is_asked_for() {
     let lanes = lanes(None, true);
     let long = lanes.last().unwrap();
-    let engines = ["podman::", "podman::", "docker::", "docker::", "containerd::", "containerd::"];
-    assert_eq!(args(long), [&["conformance::"][..], &engines].concat());
+    let engines = ["podman::", "docker::", "containerd::", "cri::"].map(|topic| [topic; 2]);
+    assert_eq!(args(long), [&["conformance::"][..], &engines.concat()].concat());
     assert!(long[0].needs_runc());
     let engines: Vec<bool> = long[1..].iter().map(|run| run.env.is_empty()).collect();
-    assert_eq!(engines, [false, true, false, true, false, true]);
+    assert_eq!(engines, [false, true].repeat(4));
 }
 
 #[test]

@@ -1,4 +1,6 @@
-//! Options, and ids that are taken.
+//! Options of the runtime.
+
+use std::path::Path;
 
 use super::*;
 
@@ -20,6 +22,6 @@ fn options_may_name_a_configuration() {
     let unnamed = RuntimeOptions::default();
     assert_eq!(of(&any("runtimeoptions.v1.Options", &unnamed)), Path::new(config::CONFIG));
     assert_eq!(configuration(None).unwrap(), Path::new(config::CONFIG));
-    let broken = Any { type_url: OPTIONS.into(), value: vec![0x12, 0xff], ..Default::default() };
+    let broken = Any { type_url: TYPE.into(), value: vec![0x12, 0xff], ..Default::default() };
     configuration(Some(&broken)).unwrap_err();
 }
