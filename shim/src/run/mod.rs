@@ -31,7 +31,7 @@ pub(crate) use foreground::{Outcome, foreground, hold};
 pub(crate) use ground::{Ground, default_monitor};
 pub(crate) use hooks::{poststart, poststop};
 pub(crate) use plan::{Placed, PlanError, PodKind, RunPlan};
-pub(crate) use stand_in::{StandIn, Terminal};
+pub(crate) use stand_in::{Number, StandIn, Terminal};
 
 use crate::container::{Mark, Saved};
 use crate::control::{Answer, Create, Failure, ToSupervisor, parcel};
@@ -75,6 +75,8 @@ pub(crate) struct Created {
     pub(crate) saved: Saved,
     /// The socket over which we stand for its first process, if nobody else does.
     pub(crate) ours: Option<Socket>,
+    /// Its number, if that is not the number of a process.
+    pub(crate) number: Option<Number>,
 }
 
 /// Asks a supervisor.
@@ -166,7 +168,9 @@ async fn create_on(
     let terminal = process.and_then(|process| process.terminal.as_mut());
     let size = terminal.map(|terminal| Terminal::of(terminal, options.detached));
     let mut stand_in = if let Some(streams) = &options.streams {
-        StandIn::within(streams)?
+        let within = StandIn::within(streams)?;
+        // A container of a pod in which there are others.
+        if matches!(plan.pod, PodKind::Of(_)) { within.numbered()? } else { within }
     } else if options.detached {
         StandIn::proxy(plan.command_line(), size, options.console_socket.as_deref(), &plan.network)?
     } else {
@@ -210,7 +214,7 @@ async fn create_on(
     }
     tell(options, stand_in.pid)?;
     stand_in.leave();
-    Ok(Created { saved, ours: stand_in.ours.take() })
+    Ok(Created { saved, ours: stand_in.ours.take(), number: stand_in.number.take() })
 }
 
 /// Tells who stands for the container to those who were named.

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::Child;
+use std::sync::mpsc;
 
 use cofferdam_vmm_api::Channel;
 
@@ -38,11 +39,43 @@ impl Terminal {
     }
 }
 
+/// A number for one of several containers that the same process stands for: that of a thread of it, which waits until this
+/// value goes. By the path `/proc/NUMBER/ns/KIND`, others name the one container whose namespace they mean.
+#[derive(Debug)]
+pub(crate) struct Number {
+    pid: u32,
+    _ends: mpsc::Sender<()>,
+}
+
+/// The stack of a thread that does nothing: the least that there is.
+const STACK: usize = 16 << 10;
+
+impl Number {
+    fn new() -> io::Result<Self> {
+        let (ends, end) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::sync_channel(1);
+        let wait = move || {
+            let _ = tell.send(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
+            let _ = end.recv();
+        };
+        std::thread::Builder::new().name("container".to_owned()).stack_size(STACK).spawn(wait)?;
+        let pid = told.recv().map_err(io::Error::other)?;
+        Ok(Self { pid, _ends: ends })
+    }
+
+    /// The number.
+    pub(crate) fn get(&self) -> u32 {
+        self.pid
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct StandIn {
     /// The process.
     pub(crate) pid: u32,
+    /// That this number is one of several of ours.
+    pub(crate) number: Option<Number>,
     /// Our end of the socket, if we stand for it.
     pub(crate) ours: Option<Socket>,
     /// The proxy, which ends with this value.
@@ -77,7 +110,7 @@ impl StandIn {
                 let terminal = std::mem::replace(stdin, reader.into());
                 Pump::start("stdin", terminal, writer.into())?;
             }
-            Ok(Self { pid: std::process::id(), ours, proxy: None, theirs, streams })
+            Ok(Self { pid: std::process::id(), number: None, ours, proxy: None, theirs, streams })
         };
         made().map_err(|error| RunError::Host("standard streams", error))
     }
@@ -92,9 +125,20 @@ impl StandIn {
             let [stdin, stdout, stderr] = streams;
             let streams = [stdin.try_clone()?, stdout.try_clone()?, stderr.try_clone()?];
             let ours = Some(Socket::new(ours)?);
-            Ok(Self { pid: std::process::id(), ours, proxy: None, theirs, streams })
+            Ok(Self { pid: std::process::id(), number: None, ours, proxy: None, theirs, streams })
         };
         made().map_err(|error| RunError::Host("standard streams", error))
+    }
+
+    /// The same with a number of its own.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub(crate) fn numbered(mut self) -> Result<Self, RunError> {
+        let number = Number::new().map_err(|error| RunError::Host("starting a thread", error))?;
+        self.pid = number.get();
+        self.number = Some(number);
+        Ok(self)
     }
 
     /// A proxy in the network namespace `network`, with our own streams, or with a `terminal` whose other side goes to
@@ -116,7 +160,7 @@ impl StandIn {
         };
         let controlling = terminal.map(|_| streams[0].try_clone()).transpose().map_err(failed)?;
         let (child, theirs) = proxy::start(command_line, controlling, network).map_err(failed)?;
-        Ok(Self { pid: child.id(), ours: None, proxy: Some(child), theirs, streams })
+        Ok(Self { pid: child.id(), number: None, ours: None, proxy: Some(child), theirs, streams })
     }
 
     /// The process is made, and its proxy goes on without us.
@@ -167,3 +211,7 @@ fn standard_streams() -> io::Result<[OwnedFd; 3]> {
         io::stderr().as_fd().try_clone_to_owned()?,
     ])
 }
+
+#[cfg(test)]
+#[path = "stand_in_test.rs"]
+mod stand_in_test;

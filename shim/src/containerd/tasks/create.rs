@@ -19,7 +19,7 @@ use crate::config::Overrides;
 use crate::control::Of;
 use crate::oci::Bundle;
 use crate::pod::check_id;
-use crate::run::{Options, RunError, RunPlan, create_and_leave};
+use crate::run::{Number, Options, RunError, RunPlan, create_and_leave};
 use crate::signals::Signals;
 
 /// A container that is to be.
@@ -53,10 +53,10 @@ impl Tasks {
         drop(mounted);
         let container = Rc::new(container?);
         self.containers.borrow_mut().insert(request.id.clone(), container.clone());
-        self.tell_of_creation(request);
+        self.tell_of_creation(request, container.pid());
         self.watch_memory(&container);
         self.watch(container.first.clone());
-        Ok(self.pid)
+        Ok(container.pid())
     }
 
     async fn make_of(&self, request: &CreateTaskRequest) -> Result<Container, Refusal> {
@@ -94,7 +94,8 @@ impl Tasks {
         let program = plan.program();
         let created = created.map_err(|error| Refusal::of(&error, &program, Some(&plan)))?;
         let of = Of { container: id.to_owned(), process: String::new() };
-        let first = Process::new(of, "", stdio);
+        let pid = created.number.as_ref().map_or(self.pid, Number::get);
+        let first = Process::new(of, "", stdio).with_pid(pid);
         let socket = created.ours.ok_or_else(|| {
             Refusal::new(Code::INTERNAL, "the container was created without a way to it")
         })?;
@@ -102,6 +103,7 @@ impl Tasks {
         Ok(Container {
             bundle: bundle.directory.display().to_string(),
             saved: created.saved,
+            number: created.number,
             first: Rc::new(first),
             added: RefCell::default(),
             next: Cell::new(0),

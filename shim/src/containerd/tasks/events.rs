@@ -13,7 +13,7 @@ use super::Tasks;
 use super::process::{Exit, Process};
 
 impl Tasks {
-    pub(super) fn tell_of_creation(&self, request: &CreateTaskRequest) {
+    pub(super) fn tell_of_creation(&self, request: &CreateTaskRequest, pid: u32) {
         let mount = |mount: &Mount| containerd_shim_protos::types::mount::Mount {
             type_: mount.type_.clone(),
             source: mount.source.clone(),
@@ -33,14 +33,14 @@ impl Tasks {
             bundle: request.bundle.clone(),
             rootfs: request.rootfs.iter().map(mount).collect(),
             io: MessageField::some(io),
-            pid: self.pid,
+            pid,
             ..Default::default()
         };
         self.events.tell("/tasks/create", &event);
     }
 
     pub(super) fn tell_of_start(&self, process: &Process) {
-        let (container_id, pid) = (process.of.container.clone(), self.pid);
+        let (container_id, pid) = (process.of.container.clone(), process.pid);
         if process.exec_id.is_empty() {
             let event = TaskStart { container_id, pid, ..Default::default() };
             return self.events.tell("/tasks/start", &event);
@@ -66,7 +66,7 @@ impl Tasks {
         let event = TaskExit {
             container_id,
             id,
-            pid: self.pid,
+            pid: process.pid,
             exit_status: exit.status,
             exited_at: MessageField::some(exit.at.into()),
             ..Default::default()
@@ -74,10 +74,10 @@ impl Tasks {
         self.events.tell("/tasks/exit", &event);
     }
 
-    pub(super) fn tell_of_deletion(&self, id: &str, exit: Exit) {
+    pub(super) fn tell_of_deletion(&self, id: &str, pid: u32, exit: Exit) {
         let event = TaskDelete {
             container_id: id.to_owned(),
-            pid: self.pid,
+            pid,
             exit_status: exit.status,
             exited_at: MessageField::some(exit.at.into()),
             ..Default::default()

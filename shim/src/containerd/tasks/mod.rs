@@ -25,6 +25,7 @@ use super::refusal::Refusal;
 use crate::container::Saved;
 use crate::control::{Answer, ToSupervisor};
 use crate::living::connect;
+use crate::run::Number;
 use process::{Life, Process};
 use sandbox::Sandbox;
 
@@ -52,6 +53,8 @@ pub(super) struct Tasks {
 struct Container {
     bundle: String,
     saved: Saved,
+    /// Kept as long as the container.
+    number: Option<Number>,
     first: Rc<Process>,
     /// Processes that were added, by containerd's names.
     added: RefCell<BTreeMap<String, Rc<Process>>>,
@@ -60,6 +63,13 @@ struct Container {
     paused: Cell<bool>,
     /// Who listens whether it runs out of memory.
     memory: RefCell<Option<AbortHandle>>,
+}
+
+impl Container {
+    /// The number on the host.
+    fn pid(&self) -> u32 {
+        self.number.as_ref().map_or_else(std::process::id, Number::get)
+    }
 }
 
 impl Drop for Container {

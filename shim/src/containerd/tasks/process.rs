@@ -75,6 +75,8 @@ pub(super) struct Process {
     pub(super) of: Of,
     /// containerd's name for it; empty for the first one.
     pub(super) exec_id: String,
+    /// Its number on the host.
+    pub(super) pid: u32,
     /// Its streams.
     pub(super) stdio: Stdio,
     /// What it is to be, before its start, if it was added.
@@ -96,6 +98,7 @@ impl Process {
         Self {
             of,
             exec_id: exec_id.to_owned(),
+            pid: std::process::id(),
             stdio,
             plan: RefCell::default(),
             size: Cell::default(),
@@ -104,6 +107,11 @@ impl Process {
             socket: RefCell::default(),
             life: watch::Sender::new(Life::Created),
         }
+    }
+
+    /// The same with another number on the host than that of this process.
+    pub(super) fn with_pid(self, pid: u32) -> Self {
+        Self { pid, ..self }
     }
 
     pub(super) fn life(&self) -> Life {

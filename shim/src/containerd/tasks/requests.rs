@@ -60,7 +60,7 @@ impl Tasks {
         }
         self.tell_of_start(&process);
         process.set(Life::Running);
-        Ok(self.pid)
+        Ok(process.pid)
     }
 
     async fn start_added(
@@ -205,7 +205,7 @@ impl Tasks {
         let mut state = StateResponse {
             id: id.to_owned(),
             bundle: container.bundle.clone(),
-            pid: self.pid,
+            pid: process.pid,
             status: status.into(),
             stdin: process.stdio.stdin.clone(),
             stdout: process.stdio.stdout.clone(),
@@ -256,7 +256,7 @@ impl Tasks {
         self.clear_with(id, &container, supervisor.ok()).await?;
         // Whoever asked at the same time finds it gone.
         if self.containers.borrow_mut().remove(id).is_some() {
-            self.tell_of_deletion(id, exit);
+            self.tell_of_deletion(id, first.pid, exit);
         }
         Ok(exit)
     }
@@ -388,7 +388,7 @@ impl Tasks {
     /// # Errors
     /// There is no such container.
     pub(in super::super) fn numbers(&self, id: &str) -> Result<(u32, u32), Refusal> {
-        self.container(id).map(|_| (self.pid, self.pid))
+        self.container(id).map(|container| (self.pid, container.pid()))
     }
 
     /// containerd needs this process no more, if it has no containers.

@@ -12,12 +12,6 @@ use serde_json::{Value, json};
 
 use crate::run::ROOTFS;
 
-/// The image of a pod's own container, which does nothing: `/pause`.
-pub(super) const PAUSE: &str = "localhost/pause:latest";
-
-/// Waits, and ends when it is asked to.
-const WAITS: &str = "#!/bin/sh\ntrap 'exit 0' TERM INT\nwhile :; do sleep 86400 & wait $!; done\n";
-
 /// Files of Debian's package bash, and of those that it depends on.
 const BASH: [&str; 4] = [
     "usr/bin/bash",
@@ -26,8 +20,11 @@ const BASH: [&str; 4] = [
     "usr/lib64/ld-linux-x86-64.so.2",
 ];
 
+/// The image of a pod's own container, which does nothing.
+pub(super) const PAUSE: &str = "localhost/pause:latest";
+
 /// What a pause container runs.
-const PAUSE: &str = "#!/bin/sh\ntrap 'exit 0' TERM INT\nwhile :; do sleep 1000 & wait $!; done\n";
+const WAITS: &str = "#!/bin/sh\ntrap 'exit 0' TERM INT\nwhile :; do sleep 1000 & wait $!; done\n";
 
 /// Makes a root file system at `tree` with busybox, and nothing else.
 pub(super) fn busybox(tree: &Path) -> Result<()> {
@@ -53,7 +50,7 @@ pub(super) fn archive(directory: &Path, name: &str) -> Result<PathBuf> {
     let tree = |layer: &str| directory.join(layer);
     busybox(&tree("base"))?;
     let pause = tree("base").join("pause");
-    fs::write(&pause, PAUSE)?;
+    fs::write(&pause, WAITS)?;
     fs::set_permissions(&pause, fs::Permissions::from_mode(0o755))?;
     fs::write(tree("base").join("etc/changed"), "of the first layer\n")?;
     fs::write(tree("base").join("etc/removed"), "of the first layer\n")?;
@@ -66,8 +63,6 @@ pub(super) fn archive(directory: &Path, name: &str) -> Result<PathBuf> {
     fs::create_dir_all(tree("top").join("etc"))?;
     fs::write(tree("top").join("etc/changed"), "of the last layer\n")?;
     fs::write(tree("top").join("etc/.wh.removed"), "")?;
-    fs::write(tree("top").join("pause"), WAITS)?;
-    fs::set_permissions(tree("top").join("pause"), fs::Permissions::from_mode(0o755))?;
     let layout = directory.join("layout");
     fs::create_dir_all(layout.join("blobs/sha256"))?;
     let mut layers = Vec::new();

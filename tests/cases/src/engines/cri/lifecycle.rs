@@ -56,7 +56,7 @@ fn a_container_restarts_many_times_in_the_living_pod(cri: &Cri) -> Result<()> {
     let pod = cri.shared()?;
     let witness = pod.start("sleep 1000")?;
     let mut before: Option<String> = None;
-    for attempt in 0..8 {
+    for attempt in 0..5 {
         let id =
             pod.start_with("cat /tmp/own; echo $$ > /tmp/own; echo run; exit 9", |config| {
                 let metadata = config.metadata.get_or_insert_default();
