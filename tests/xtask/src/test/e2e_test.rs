@@ -14,7 +14,7 @@ fn every_topic_is_in_one_of_the_lanes() {
     assert_eq!(args(first), skip.chain(own).collect::<Vec<_>>());
     assert_eq!(args(second), ["conformance::cofferdam::", "podman::", "docker::", "cri::"]);
     assert!(
-        !first.iter().chain(second).iter().any(Run::needs_runc),
+        !first.iter().chain(second).any(Run::needs_runc),
         "without --all nothing runs with runc"
     );
 }
