@@ -22,40 +22,76 @@ pub(super) const IMAGE: &str = "localhost/case:latest";
 /// The namespace of containerd's that ctr works in.
 const NAMESPACE: &str = "default";
 
+/// Those that the test host has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    /// Debian's.
+    One,
+    /// A later one beside it.
+    Two,
+}
+
+impl Version {
+    /// What `host-services` calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::One => "containerd",
+            Self::Two => "containerd2",
+        }
+    }
+
+    fn ctr(self) -> &'static str {
+        match self {
+            Self::One => "ctr",
+            Self::Two => "/opt/containerd2/bin/ctr",
+        }
+    }
+
+    /// The file with the number of the process.
+    pub(super) fn pid_file(self) -> String {
+        format!("/run/{}.pid", self.name())
+    }
+
+    /// Why its cases cannot run here, if so.
+    pub(super) fn lacking(self) -> Option<String> {
+        let lacks = Command::new(self.ctr()).arg("--version").output().is_err();
+        let why = format!("this machine has no {} that can be started and stopped", self.name());
+        (lacks || !Path::new(SERVICES).exists()).then_some(why)
+    }
+
+    /// Whether the service is there; and started or stopped by this.
+    fn service(self, what: &str) -> Result<()> {
+        let name = self.name();
+        let status = Command::new(SERVICES).args([what, name]).stdin(Stdio::null()).status()?;
+        ensure!(status.success(), "host-services {what} {name}: {status}");
+        Ok(())
+    }
+}
+
 /// A running containerd.
 pub(super) struct Containerd {
+    pub(super) version: Version,
     directory: TempDir,
     was: Was,
 }
 
-/// Whether the service is there; and started or stopped by this.
-fn service(what: &str) -> Result<()> {
-    let status = Command::new(SERVICES).args([what, "containerd"]).stdin(Stdio::null()).status()?;
-    ensure!(status.success(), "host-services {what} containerd: {status}");
-    Ok(())
-}
-
 impl Containerd {
-    /// Why its cases cannot run here, if so.
-    pub(super) fn lacking() -> Option<String> {
-        let lacks = Command::new("ctr").arg("--version").output().is_err();
-        let why = "this machine has no containerd that can be started and stopped";
-        (lacks || !Path::new(SERVICES).exists()).then(|| why.to_owned())
-    }
-
-    /// Starts it and imports the image.
+    /// Starts Debian's and imports the image.
     pub(super) fn start() -> Result<Self> {
-        let containerd = Self::start_with(|_| Ok(()))?;
+        let containerd = Self::start_with(Version::One, |_| Ok(()))?;
         containerd.import(NAMESPACE)?;
         Ok(containerd)
     }
 
     /// Starts it after `prepare` has done what is to be done before, in the directory for files.
-    pub(super) fn start_with(prepare: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
+    pub(super) fn start_with(
+        version: Version,
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let directory = TempDir::with_prefix("engine-")?;
-        let containerd = Self { directory, was: Was::now() };
+        let containerd = Self { version, directory, was: Was::now() };
         prepare(containerd.directory.path())?;
-        service("start")?;
+        version.service("start")?;
         Ok(containerd)
     }
 
@@ -78,12 +114,12 @@ impl Containerd {
 
     /// The same, with some time between.
     pub(super) fn restart_after(&self, pause: Duration) -> Result<()> {
-        let pid = fs::read_to_string("/run/containerd.pid")?;
+        let pid = fs::read_to_string(self.version.pid_file())?;
         let killed = Command::new("kill").args(["-9", pid.trim()]).status()?;
         ensure!(killed.success(), "killing containerd");
-        service("stop")?;
+        self.version.service("stop")?;
         std::thread::sleep(pause);
-        service("start")
+        self.version.service("start")
     }
 
     /// The runtime under test, as containerd calls it.
@@ -115,7 +151,7 @@ impl Containerd {
 
     /// ctr, to be started.
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("ctr");
+        let mut command = Command::new(self.version.ctr());
         command.args(arguments).stdin(Stdio::null());
         command
     }
@@ -221,7 +257,7 @@ impl Drop for Containerd {
     fn drop(&mut self) {
         let _ = self.clear();
         self.forget(NAMESPACE);
-        let _ = service("stop");
+        let _ = self.version.service("stop");
         self.was.restore(self.directory.path());
     }
 }

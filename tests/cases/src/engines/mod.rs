@@ -26,7 +26,7 @@ mod sudden;
 mod tasks;
 mod terminal;
 
-use containerd::Containerd;
+use containerd::{Containerd, Version};
 use cri::Cri;
 use engine::{Engine, Kind};
 
@@ -94,21 +94,29 @@ pub(crate) fn trials(arguments: &Arguments, again: bool) -> Vec<Trial> {
     let containerd = Group {
         topic: "containerd",
         cases: [tasks::CASES, sudden::CASES, pods::CASES].concat(),
-        lacking: Containerd::lacking,
+        lacking: || Version::One.lacking(),
         start: Containerd::start,
         clear: Containerd::clear,
     };
     let cri = Group {
         topic: "cri",
         cases: cri::CASES.concat(),
-        lacking: Containerd::lacking,
-        start: Cri::start,
+        lacking: || Version::One.lacking(),
+        start: || Cri::start(Version::One),
+        clear: Cri::clear,
+    };
+    let cri2 = Group {
+        topic: "cri2",
+        cases: cri::CASES_FOR_TWO.concat(),
+        lacking: || Version::Two.lacking(),
+        start: || Cri::start(Version::Two),
         clear: Cri::clear,
     };
     let mut trials = podman.trials(arguments, again);
     trials.extend(docker.trials(arguments, again));
     trials.extend(containerd.trials(arguments, again));
     trials.extend(cri.trials(arguments, again));
+    trials.extend(cri2.trials(arguments, again));
     trials
 }
 

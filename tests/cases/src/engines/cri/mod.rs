@@ -4,13 +4,13 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::containerd::Containerd;
+use super::containerd::{Containerd, Version};
 use super::engine::Engine;
 
 mod client;
@@ -20,6 +20,7 @@ mod execs;
 mod identity;
 mod lifecycle;
 mod logs;
+mod many;
 mod messages;
 mod more_messages;
 mod mounts;
@@ -53,7 +54,12 @@ pub(super) const CASES: &[&[super::Case<Cri>]] = &[
     resources::CASES,
     events::CASES,
     recovery::CASES,
+    many::CASES,
 ];
+
+/// Those that are run with containerd 2, too, which leaves the sandbox to the shim.
+pub(super) const CASES_FOR_TWO: &[&[super::Case<Cri>]] =
+    &[pods::CASES, sharing::CASES, lifecycle::CASES, resources::CASES, recovery::CASES];
 
 /// containerd's configuration.
 const CONFIG: &str = "/etc/containerd/config.toml";
@@ -82,9 +88,9 @@ impl Drop for Config {
 
 impl Cri {
     /// Starts it.
-    pub(super) fn start() -> Result<Self> {
+    pub(super) fn start(version: Version) -> Result<Self> {
         let config = Config(fs::read(CONFIG).ok());
-        let containerd = Containerd::start_with(|directory| {
+        let containerd = Containerd::start_with(version, |directory| {
             let network = directory.join("network");
             fs::create_dir_all(&network)?;
             let addresses = directory.join("addresses").display().to_string();
@@ -95,7 +101,12 @@ impl Cri {
             let list = json!({ "cniVersion": "1.0.0", "name": "case", "plugins": [bridge] });
             fs::write(network.join("10-case.conflist"), list.to_string())?;
             fs::create_dir_all("/etc/containerd")?;
-            Ok(fs::write(CONFIG, configuration(&network.display().to_string()))?)
+            let networks = network.display().to_string();
+            let text = match version {
+                Version::One => configuration(&networks),
+                Version::Two => configuration_of_two(&networks, directory),
+            };
+            Ok(fs::write(CONFIG, text)?)
         })?;
         containerd.import(NAMESPACE)?;
         Ok(Self { containerd: Some(containerd), _config: config, shared: RefCell::default() })
@@ -212,6 +223,40 @@ fn configuration(networks: &str) -> String {
         text += &format!(
             "[{cri}.containerd.runtimes.{name}]\n\
              runtime_type = \"{kind}\"\n\
+             privileged_without_host_devices = true\n\
+             pod_annotations = [\"case.*\"]\n"
+        );
+    }
+    text
+}
+
+/// The configuration of containerd 2, which keeps what it has in `directory`.
+fn configuration_of_two(networks: &str, directory: &Path) -> String {
+    let cri = "plugins.'io.containerd.cri.v1.runtime'";
+    let mut text = format!(
+        "version = 3\n\
+         root = \"{}\"\n\
+         [plugins.'io.containerd.cri.v1.images'.pinned_images]\n\
+         sandbox = \"{}\"\n\
+         [plugins.'io.containerd.grpc.v1.cri']\n\
+         stream_server_address = \"127.0.0.1\"\n\
+         [{cri}]\n\
+         enable_unprivileged_ports = true\n\
+         [{cri}.cni]\n\
+         conf_dir = \"{networks}\"\n\
+         [{cri}.containerd]\n\
+         default_runtime_name = \"runc\"\n",
+        directory.join("root").display(),
+        super::image::PAUSE
+    );
+    for (name, kind, sandboxer) in [
+        ("runc", "io.containerd.runc.v2", "podsandbox"),
+        ("cofferdam", "io.containerd.cofferdam.v2", "shim"),
+    ] {
+        text += &format!(
+            "[{cri}.containerd.runtimes.{name}]\n\
+             runtime_type = \"{kind}\"\n\
+             sandboxer = \"{sandboxer}\"\n\
              privileged_without_host_devices = true\n\
              pod_annotations = [\"case.*\"]\n"
         );

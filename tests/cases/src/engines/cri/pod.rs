@@ -77,18 +77,12 @@ impl<'a> Pod<'a> {
 
     /// Stops it.
     pub(super) fn stop(&self) -> Result<()> {
-        let _: Nothing = client::call("StopPodSandbox", &self.question())?;
-        Ok(())
+        stop_pod(&self.id)
     }
 
     /// Removes it.
     pub(super) fn remove(&self) -> Result<()> {
-        let _: Nothing = client::call("RemovePodSandbox", &self.question())?;
-        Ok(())
-    }
-
-    fn question(&self) -> Id {
-        Id { id: self.id.clone() }
+        remove_pod(&self.id)
     }
 
     /// Its state.
@@ -175,6 +169,18 @@ impl<'a> Line<'a> {
     fn content(&self) -> String {
         format!("{}{}", self.text, if self.is_part { "" } else { "\n" })
     }
+}
+
+/// Stops the pod `id`.
+pub(super) fn stop_pod(id: &str) -> Result<()> {
+    let _: Nothing = client::call("StopPodSandbox", &Id { id: id.to_owned() })?;
+    Ok(())
+}
+
+/// Removes the pod `id`.
+pub(super) fn remove_pod(id: &str) -> Result<()> {
+    let _: Nothing = client::call("RemovePodSandbox", &Id { id: id.to_owned() })?;
+    Ok(())
 }
 
 /// Runs a pod; its id.
