@@ -93,7 +93,7 @@ fn processes_are_shared_if_asked_for(cri: &Cri) -> Result<()> {
     let first = pod.start_with("sleep 1001", |config| shares(config, namespace::POD, ""))?;
     let second = pod.start_with("sleep 1002", |config| shares(config, namespace::POD, ""))?;
     for id in [&first, &second] {
-        ensure!(says(id, "ps -o args | grep -cx 'sleep 100[12]'")? == "2", "{}", says(id, "ps")?);
+        sees(id, "sleep 100[12]", 2)?;
     }
     ensure!(of_namespace(&first, "pid")? == of_namespace(&second, "pid")?);
     // One kills the other, whose place is taken by the next.
