@@ -12,7 +12,10 @@ use super::super::engine::Engine;
 use super::super::sudden::{MONITOR, processes, shim};
 use super::Cri;
 use super::client::call;
-use super::messages::{ContainerStatusRequest, ContainerStatusResponse, EXITED, NOT_READY, READY};
+use super::messages::{
+    ContainerStatusRequest, ContainerStatusResponse, EXITED, NOT_READY, Nothing, READY,
+};
+use super::more_messages::StatusResponse;
 use super::pod::{ended, exec, remove, runs, says, status, stop};
 use crate::call::eventually;
 
@@ -26,13 +29,19 @@ cases!(Cri:
 /// The exit code of what containerd knows nothing of.
 const UNKNOWN: i32 = 255;
 
+/// Kills containerd and starts it again after `pause`; the service answers when it has found its pods.
+fn restart(cri: &Cri, pause: Duration) -> Result<()> {
+    cri.containerd().restart_after(pause)?;
+    eventually("the service", || Ok(call::<StatusResponse>("Status", &Nothing {}).is_ok()))
+}
+
 fn containerd_restarts_and_finds_the_pods(cri: &Cri) -> Result<()> {
     let (pod, other) = (cri.shared()?, cri.pod()?);
     let writes = pod.start("while :; do echo tick; sleep 0.2; done")?;
     let sleeps = other.start("trap 'exit 6' TERM; while :; do sleep 0.1; done")?;
     let over = pod.start("exit 3")?;
     ended(&over)?;
-    cri.containerd().restart()?;
+    restart(cri, Duration::ZERO)?;
     ensure!(pod.state()? == READY && other.state()? == READY);
     runs(&writes)?;
     runs(&sleeps)?;
@@ -56,7 +65,7 @@ fn what_ended_while_containerd_was_away(cri: &Cri) -> Result<()> {
     let id = pod.start("until test -e /tmp/go; do sleep 0.1; done; sleep 1; exit 7")?;
     let stays = pod.start("sleep 1000")?;
     exec(&id, "touch /tmp/go")?;
-    cri.containerd().restart_after(Duration::from_secs(3))?;
+    restart(cri, Duration::from_secs(3))?;
     let over = ended(&id)?;
     // containerd forgets a task without processes when it starts, whatever its shim knows.
     ensure!([7, UNKNOWN].contains(&over.exit_code), "{over:?}");
