@@ -12,11 +12,15 @@ use serde::Deserialize;
 use crate::uids::UidRange;
 use crate::units::Bytes;
 
-/// Where the configuration is, unless `--config` says otherwise.
+/// Where the configuration is, unless `--config` says otherwise or the program was installed elsewhere.
 pub const CONFIG: &str = "/etc/cofferdam/config.toml";
 
-/// Where the guest kernel and image are.
+/// Where the guest kernel and image are, unless the program was installed elsewhere.
 const LIB: &str = "/usr/lib/cofferdam";
+
+/// The names of the guest kernel and image there.
+pub(crate) const KERNEL: &str = "vmlinux";
+pub(crate) const IMAGE: &str = "initramfs";
 
 /// The environment variable that overrides [`LIB`].
 const LIB_VARIABLE: &str = "COFFERDAM_LIB";
@@ -39,12 +43,14 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// Its content.
-    #[error("configuration {path}")]
+    #[error("reading the configuration {path}, line {line}: {problem}")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Where and why; names an unknown key.
-        source: Box<toml::de::Error>,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong; names an unknown key.
+        problem: String,
     },
     /// An annotation.
     #[error("annotation {name}={value:?}: {problem}")]
@@ -134,17 +140,21 @@ pub struct JailOverrides {
 }
 
 impl Overrides {
-    /// Reads `path`; a file that does not exist has no settings.
+    /// Reads `path`. The usual one need not exist; one that somebody named has to.
     ///
     /// # Errors
     /// [`ConfigError::Read`], [`ConfigError::Parse`].
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         match std::fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).map_err(|source| ConfigError::Parse {
-                path: path.to_owned(),
-                source: Box::new(source),
+            Ok(text) => toml::from_str(&text).map_err(|error| {
+                let before = error.span().and_then(|span| text.get(..span.start));
+                let line = before.unwrap_or_default().matches('\n').count() + 1;
+                let problem = error.message().lines().collect::<Vec<_>>().join(", ");
+                ConfigError::Parse { path: path.to_owned(), line, problem }
             }),
-            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) if source.kind() == io::ErrorKind::NotFound && path == usual() => {
+                Ok(Self::default())
+            }
             Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
         }
     }
@@ -253,19 +263,40 @@ impl Settings {
             huge_pages: overrides.huge_pages.unwrap_or(false),
             scratch: overrides.scratch.unwrap_or(Scratch::Disk(Bytes(8 << 30))),
             console: overrides.console.unwrap_or(true),
-            kernel: overrides.kernel.unwrap_or_else(|| lib.join("vmlinux")),
-            image: overrides.image.unwrap_or_else(|| lib.join("initramfs")),
+            kernel: overrides.kernel.unwrap_or_else(|| lib.join(KERNEL)),
+            image: overrides.image.unwrap_or_else(|| lib.join(IMAGE)),
             monitor: overrides.monitor,
             data: overrides.data.unwrap_or_else(|| PathBuf::from(DATA)),
             uids: overrides.jail.uids.unwrap_or_default(),
         }
     }
 
-    /// As [`Settings::new`], from this process's environment.
+    /// As [`Settings::new`], from this process's environment, and from where its program is.
     #[must_use]
     pub fn from_environment(overrides: Overrides) -> Self {
-        Self::new(overrides, std::env::var_os(LIB_VARIABLE).map(PathBuf::from))
+        Self::new(overrides, std::env::var_os(LIB_VARIABLE).map(PathBuf::from).or_else(own_lib))
     }
+}
+
+/// Where the configuration is, if nobody says: `etc/cofferdam` of the prefix that this program was installed with, if it
+/// is there, or [`CONFIG`].
+#[must_use]
+pub fn usual() -> PathBuf {
+    let own = own_prefix().map(|prefix| prefix.join("etc/cofferdam/config.toml"));
+    own.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(CONFIG))
+}
+
+/// The guest kernel's directory of the prefix that this program was installed with, if it is there.
+fn own_lib() -> Option<PathBuf> {
+    let own = own_prefix().map(|prefix| prefix.join("lib/cofferdam"));
+    own.filter(|path| path.join(KERNEL).is_file())
+}
+
+/// The directory above that of this program, if that is called `bin`.
+pub(crate) fn own_prefix() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let directory = program.parent().filter(|directory| directory.ends_with("bin"))?;
+    directory.parent().map(Path::to_owned)
 }
 
 #[cfg(test)]

@@ -47,6 +47,16 @@ fn the_jail_has_a_table() {
 }
 
 #[test]
+fn a_mistake_is_told_in_one_line_with_its_place() {
+    for text in
+        ["vcpus = 1\n\nvcpu = 2\n", "vcpus = 1\n\nmemory = \"much\"", "console = true\n\nvcpus"]
+    {
+        let told = file(text).unwrap_err();
+        assert!(told.contains("config.toml, line 3: ") && !told.contains('\n'), "{told:?}");
+    }
+}
+
+#[test]
 fn mistakes_are_named() {
     assert!(file("vcpu = 2").unwrap_err().contains("unknown field `vcpu`"));
     assert!(file("memory = \"much\"").unwrap_err().contains("\"much\""));
@@ -59,5 +69,8 @@ fn mistakes_are_named() {
     assert!(annotations(&[("io.cofferdam.kernel", "/x")]).is_err());
     assert!(annotations(&[("io.cofferdam.max_vcpus", "x")]).unwrap_err().contains("of CPUs"));
     assert!(annotations(&[("io.cofferdam.scratch", "1K")]).unwrap_err().contains("16M"));
-    assert_eq!(Overrides::from_file(Path::new("/no/such/file")).unwrap(), Overrides::default());
+    // Only a file that nobody named may be missing.
+    let missing = Overrides::from_file(Path::new("/no/such/file")).unwrap_err();
+    assert_eq!(missing.to_string(), "reading the configuration /no/such/file");
+    assert!(Path::new(CONFIG).exists() || Overrides::from_file(&usual()).is_ok());
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::config::{Overrides, Settings};
+use crate::config::{self, Overrides, Settings};
+use crate::install::{self, Prefix};
 use crate::run::default_monitor;
 
 /// Free space below which a person should know.
@@ -25,9 +26,9 @@ fn bad(problem: impl Into<String>, remedy: impl Into<String>) -> Finding {
 }
 
 /// Checks this host; prints what was found; the exit code is 0 if pods can run.
-pub(crate) fn run(config: &Path, root: &Path) -> u8 {
-    let (overrides, config_finding) = match Overrides::from_file(config) {
-        Ok(overrides) => (overrides, Finding::Good(format!("configuration {}", config.display()))),
+pub(crate) fn run(file: &Path, root: &Path) -> u8 {
+    let (overrides, config_finding) = match Overrides::from_file(file) {
+        Ok(overrides) => (overrides, Finding::Good(format!("configuration {}", file.display()))),
         Err(error) => {
             let problem = format!("{:#}", anyhow::Error::from(error));
             (Overrides::default(), bad(problem, "correct or remove the file"))
@@ -48,7 +49,7 @@ pub(crate) fn run(config: &Path, root: &Path) -> u8 {
         state(root),
     ];
     let mut failures = 0;
-    for finding in findings {
+    for finding in findings.into_iter().chain(installation()) {
         match finding {
             Finding::Good(text) => println!("ok       {text}"),
             Finding::Warning { problem, remedy } => {
@@ -161,6 +162,19 @@ fn artefact(what: &str, path: &Path, command: &str) -> Finding {
             }
         }
     }
+}
+
+/// How the files are that were placed with this program, if it was installed.
+fn installation() -> Option<Finding> {
+    let prefix = Prefix::new(&config::own_prefix()?, Path::new("/")).ok()?;
+    let remedy = || "cofferdam install of that release places them anew";
+    Some(match install::verify(&prefix).transpose()? {
+        Ok(faults) if faults.is_empty() => {
+            Finding::Good(format!("installed in {}", prefix.path().display()))
+        }
+        Ok(faults) => bad(format!("installed files: {}", faults.join(", ")), remedy()),
+        Err(error) => bad(format!("installed files: {error:#}"), remedy()),
+    })
 }
 
 fn tool(program: &str, package: &str) -> Finding {

@@ -18,6 +18,7 @@ pub mod containerd;
 mod control;
 mod doctor;
 mod hostgroup;
+mod install;
 mod living;
 mod logging;
 pub mod oci;

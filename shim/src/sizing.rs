@@ -29,6 +29,14 @@ pub enum SizeError {
     /// Memory.
     #[error("{0} bytes of memory; at most 1 TiB is possible")]
     Memory(u64),
+    /// Memory, here.
+    #[error("{wanted} of memory; this host has {there}, its swap included")]
+    Host {
+        /// What the settings say.
+        wanted: MiB,
+        /// What the host has.
+        there: MiB,
+    },
 }
 
 /// vCPUs and memory.
@@ -38,6 +46,29 @@ pub struct Size {
     pub vcpus: u8,
     /// Memory.
     pub memory: MiB,
+}
+
+impl Size {
+    /// The same on a host that has `there` of memory and swap. A limit over that is common, and means "all"; a setting is
+    /// a mistake.
+    ///
+    /// # Errors
+    /// [`SizeError::Host`].
+    pub fn on_host(self, settings: &Settings, there: MiB) -> Result<Self, SizeError> {
+        match settings.memory {
+            Some(_) if self.memory > there => Err(SizeError::Host { wanted: self.memory, there }),
+            _ => Ok(Self { memory: self.memory.min(there.max(DEFAULT_MEMORY)), ..self }),
+        }
+    }
+}
+
+/// Memory and swap of this host.
+#[must_use]
+pub fn host_memory() -> MiB {
+    let known = rustix::system::sysinfo();
+    let (memory, swap, unit) = (known.totalram, known.totalswap, u64::from(known.mem_unit));
+    let bytes = memory.saturating_add(swap).saturating_mul(unit);
+    MiB(u32::try_from(bytes >> 20).unwrap_or(u32::MAX))
 }
 
 /// The size for a container's `needs`; `host_cpus` is the most that limits alone ask for.

@@ -47,3 +47,19 @@ fn impossible_sizes_are_refused() {
     assert_eq!(vcpus(65), Err(SizeError::Vcpus(65)));
     assert!(matches!(sized(Some(u64::MAX), None, Overrides::default()), Err(SizeError::Memory(_))));
 }
+
+#[test]
+fn a_host_has_what_it_has() {
+    let there = MiB(3000);
+    let on_host = |memory, overrides: Overrides| {
+        let settings = Settings::new(overrides.clone(), None);
+        sized(memory, None, overrides).unwrap().on_host(&settings, there).map(|size| size.memory)
+    };
+    let set = |bytes| Overrides { memory: Some(Bytes(bytes)), ..Default::default() };
+    assert_eq!(on_host(Some(64 << 30), Overrides::default()), Ok(there));
+    assert_eq!(on_host(Some(1 << 30), Overrides::default()), Ok(MiB(1024 + 16 + 64)));
+    assert_eq!(on_host(None, set(3000 << 20)), Ok(there));
+    let refused = on_host(None, set(3001 << 20)).unwrap_err().to_string();
+    assert_eq!(refused, "3001 MiB of memory; this host has 3000 MiB, its swap included");
+    assert!(host_memory() > MiB(0));
+}

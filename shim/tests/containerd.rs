@@ -38,24 +38,34 @@ impl Shim {
     }
 
     fn run(&self, id: &str, arguments: &[&str], input: &[u8]) -> Output {
-        let mut command = Command::new(self.path(NAME));
+        self.run_as(Command::new(self.path(NAME)), id, arguments, input)
+    }
+
+    /// The same, by the program of `command`.
+    fn run_as(&self, mut command: Command, id: &str, arguments: &[&str], input: &[u8]) -> Output {
         command.args(["-namespace", "test", "-id", id, "-address", "/no/containerd.sock"]);
         command.args(arguments).current_dir(self.path("bundle")).env_remove("TTRPC_ADDRESS");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
+        // Who fails early reads nothing.
+        let _ = child.stdin.take().unwrap().write_all(input);
         child.wait_with_output().unwrap()
     }
 
-    /// `start` as containerd 2.3 calls it; the address.
-    fn start(&self, id: &str) -> String {
+    /// What containerd 2.3 writes to it.
+    fn parameters(&self, id: &str) -> Vec<u8> {
         let params = BootstrapParams {
             instance_id: id.into(),
             containerd_version: "2.3.0".into(),
             socket_dir: Some(self.path("s").display().to_string()),
             ..Default::default()
         };
-        let output = self.run(id, &["start"], &params.write_to_bytes().unwrap());
+        params.write_to_bytes().unwrap()
+    }
+
+    /// `start` as containerd 2.3 calls it; the address.
+    fn start(&self, id: &str) -> String {
+        let output = self.run(id, &["start"], &self.parameters(id));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() && said.is_empty(), "{output:?}");
         let told: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -118,6 +128,38 @@ fn one_process_serves_a_sandbox_and_ends_when_it_is_told_to() {
     assert_eq!(checkpoint.0, Code::UNIMPLEMENTED);
     ask(&client, "v2", "Shutdown", &ShutdownRequest::default()).unwrap();
     wait_until_gone(Path::new(address.strip_prefix("unix://").unwrap()));
+}
+
+#[test]
+fn who_cannot_serve_says_why_in_one_line() {
+    let shim = Shim::new("{}");
+    let complaint = |output: &Output| {
+        assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.starts_with(NAME) && !text.contains('\n'), "{text:?}");
+        text
+    };
+    let text = complaint(&shim.run("c", &["-namespace", "../x", "start"], &[]));
+    assert!(text.contains("-namespace \"../x\""), "{text}");
+    // Its sockets would be where a file is.
+    fs::write(shim.path("s"), "").unwrap();
+    let params = shim.parameters("c");
+    let text = complaint(&shim.run("c", &["start"], &params));
+    assert!(text.contains("listening at ") && text.contains("File exists"), "{text}");
+    fs::remove_file(shim.path("s")).unwrap();
+    // Enough descriptors to be started, not to serve.
+    let mut command = Command::new("prlimit");
+    command.args(["--nofile=7", "--"]).arg(shim.path(NAME));
+    let output = shim.run_as(command, "c", &["start"], &params);
+    let text = complaint(&output);
+    let said = "the resident process: starting its event loop: Too many open files";
+    assert!(text.contains(said), "{text}");
+    let sockets: Vec<_> = fs::read_dir(shim.path("s")).unwrap().flatten().collect();
+    assert!(sockets.is_empty(), "{sockets:?}");
+    // Nobody knows what it belongs to.
+    fs::write(shim.path("bundle/config.json"), "{").unwrap();
+    let text = complaint(&shim.run("c", &["start"], &params));
+    assert!(text.contains("parsing config.json: EOF"), "{text}");
 }
 
 #[test]

@@ -31,6 +31,9 @@ fn options_are_accepted_before_and_after_the_id() {
         "cofferdam run --rootfs /r c -t -i --env A=b -- sh -c true --bundle",
         "cofferdam spec --bundle /b",
         "cofferdam doctor",
+        "cofferdam install --prefix /opt/cofferdam --destdir /host --containerd",
+        "cofferdam install --containerd /etc/containerd/other.toml --force",
+        "cofferdam uninstall --prefix /opt/cofferdam --destdir /host",
         "cofferdam --version",
     ] {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));

@@ -9,6 +9,7 @@ mod events;
 mod exec;
 mod features;
 mod freeze;
+mod install;
 mod layout;
 mod manual;
 mod ps;
@@ -69,7 +70,7 @@ pub(crate) struct Global {
     #[arg(long, value_name = "PATH", hide = true)]
     criu: Option<PathBuf>,
     /// Configuration file
-    #[arg(long, global = true, value_name = "FILE", default_value = config::CONFIG)]
+    #[arg(long, global = true, value_name = "FILE", default_value_os_t = config::usual())]
     config: PathBuf,
 }
 
@@ -212,6 +213,12 @@ enum Commands {
     },
     /// Say what this host lacks to run pods, and how to get it
     Doctor,
+    /// Place the files of this release below a prefix, and add the runtime to containerd's configuration
+    ///
+    /// What is there already stays; what was placed before is replaced while pods run on. A changed configuration is kept.
+    Install(install::Install),
+    /// Remove what `install` has placed, and nothing else
+    Uninstall(install::Uninstall),
 }
 
 /// Arguments that do not matter.
@@ -337,6 +344,8 @@ fn execute(
         Some(Commands::Checkpoint(_)) => Err(anyhow::anyhow!("checkpoint is not supported yet")),
         Some(Commands::Restore(_)) => Err(anyhow::anyhow!("restore is not supported yet")),
         Some(Commands::Spec { bundle, for_user }) => write_spec(&bundle, for_user).map(done),
+        Some(Commands::Install(install)) => install.execute(),
+        Some(Commands::Uninstall(uninstall)) => uninstall.execute(),
         Some(Commands::Doctor) => Ok(doctor::run(&global.config, &global.root)),
         Some(Commands::Supervisor(places)) => Ok(supervisor::main(&places)),
     };

@@ -2,14 +2,14 @@
 //!
 //! Invariant: of those that start containers of one pod at a time, one makes the process.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use containerd_shim_protos::bootstrap_api::BootstrapParams;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -34,7 +34,7 @@ const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.san
 /// Does it, in the bundle as the working directory; gives what containerd reads. `input` is what it wrote.
 ///
 /// # Errors
-/// No process could be started.
+/// No process could be started, or it cannot serve.
 pub(super) fn start(flags: &Flags, input: &[u8]) -> Result<String> {
     let asked = bootstrap(input, &flags.id);
     let group = group(Path::new("config.json"), &flags.id)?;
@@ -126,7 +126,14 @@ pub(super) fn listen(path: &Path) -> Result<Option<UnixListener>> {
     Ok(Some(listener))
 }
 
-/// Starts the resident process: its standard input is the listening socket, its standard error containerd's log.
+/// Most bytes of a complaint.
+const MAX_COMPLAINT: u64 = 4096;
+
+/// What a resident process says when it serves.
+pub(super) const READY: &str = "ready";
+
+/// Starts the resident process and waits until it serves: its standard input is the listening socket, its standard error
+/// containerd's log, its standard output says why it does not.
 fn spawn(
     flags: &Flags,
     listener: UnixListener,
@@ -145,10 +152,24 @@ fn spawn(
     // Who reads it comes and goes with containerd, and is never waited for.
     let log = std::fs::File::options().write(true).custom_flags(libc::O_NONBLOCK).open(LOG);
     command.stderr(log.map_or_else(|_| Stdio::null(), Stdio::from));
-    command.stdin(std::os::fd::OwnedFd::from(listener)).stdout(Stdio::null()).process_group(0);
-    let child = command.spawn().context("starting the resident process")?;
+    command.stdin(std::os::fd::OwnedFd::from(listener)).stdout(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().context("starting the resident process")?;
     adjust_oom_score(child.id());
-    Ok(())
+    // The listening socket is the child's alone: nobody is to connect to one that has ended.
+    drop(command);
+    let mut said = String::new();
+    if let Some(pipe) = child.stdout.take() {
+        let read = pipe.take(MAX_COMPLAINT).read_to_string(&mut said);
+        read.context("listening to the resident process")?;
+    }
+    match said.as_str() {
+        READY => Ok(()),
+        "" => {
+            let status = child.wait().context("waiting for the resident process")?;
+            bail!("the resident process ended before it served: {status}")
+        }
+        complaint => bail!("the resident process: {complaint}"),
+    }
 }
 
 /// The kernel should take a shim before containerd.

@@ -30,7 +30,7 @@ mod stdio;
 mod tasks;
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -65,8 +65,11 @@ pub fn main() -> ExitCode {
     match Flags::parse(std::env::args_os().skip(1)).and_then(|flags| execute(&flags)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let text = crate::run::one_line(&format!("{NAME}: {error:#}"));
+            // containerd puts it in the middle of a sentence of its own.
+            let end = if std::io::stderr().is_terminal() { "\n" } else { "" };
             // Nobody may read it.
-            let _ = writeln!(std::io::stderr(), "{NAME}: {error:#}");
+            let _ = write!(std::io::stderr(), "{text}{end}");
             ExitCode::FAILURE
         }
     }
@@ -88,7 +91,6 @@ fn execute(flags: &Flags) -> Result<()> {
 
 /// What is on standard input, unless a person would have to type it.
 fn input() -> Result<Vec<u8>> {
-    use std::io::IsTerminal;
     let mut bytes = Vec::new();
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {

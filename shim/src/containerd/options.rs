@@ -26,7 +26,7 @@ struct RuntimeOptions {
 /// # Errors
 /// They cannot be read.
 pub(super) fn configuration(options: Option<&Any>) -> anyhow::Result<PathBuf> {
-    Ok(named(options)?.unwrap_or_else(|| PathBuf::from(config::CONFIG)))
+    Ok(named(options)?.unwrap_or_else(config::usual))
 }
 
 /// The configuration file that the options name, if they do.

@@ -7,7 +7,7 @@ use containerd_shim_protos::ttrpc::{self, Code, get_status};
 use crate::container::ContainerError;
 use crate::control::{Failure, FailureKind};
 use crate::pod::StateError;
-use crate::run::{RunError, RunPlan, report};
+use crate::run::{RunError, RunPlan, one_line, report, sentence};
 
 /// See the module.
 #[derive(Debug)]
@@ -19,21 +19,16 @@ pub(super) struct Refusal {
 impl Refusal {
     /// One with this code.
     pub(super) fn new(code: Code, message: impl std::fmt::Display) -> Self {
-        Self { code, message: message.to_string() }
+        Self { code, message: one_line(&message.to_string()) }
     }
 
     /// What `error` is to containerd, which asked for `plan` or for one more process that runs `program`.
     pub(super) fn of(error: &RunError, program: &str, plan: Option<&RunPlan>) -> Self {
-        let text = report(error, program, plan);
-        let mut lines = text.lines();
-        let first = lines.next().unwrap_or_default();
         // The guest's console is for the log.
-        for line in lines.clone() {
+        for line in report(error, program, plan).lines() {
             tracing::error!("{line}");
         }
-        let about = lines.next().filter(|line| line.starts_with("guest kernel:"));
-        let message = about.map_or_else(|| first.to_owned(), |about| format!("{first}; {about}"));
-        Self { code: code(error), message }
+        Self { code: code(error), message: sentence(error, program, plan) }
     }
 }
 

@@ -30,4 +30,6 @@ fn the_console_is_not_part_of_the_sentence() {
 fn causes_are_told_in_one_line() {
     let error = anyhow::anyhow!("no such file").context("opening it");
     assert_eq!(Refusal::from(error).message, "opening it: no such file");
+    let error = anyhow::anyhow!("one\ntwo\n");
+    assert_eq!(Refusal::from(error).message, "one; two");
 }

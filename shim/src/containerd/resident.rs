@@ -3,6 +3,7 @@
 //! Invariant: it ends when containerd says so, and then nothing of its pod is left but what containerd will have deleted.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 use containerd_shim_protos::ttrpc::asynchronous::Server;
 use containerd_shim_protos::ttrpc::asynchronous::transport::Listener;
 use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -36,6 +38,24 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// # Errors
 /// It cannot listen.
 pub(super) fn serve(flags: &Flags) -> Result<()> {
+    let result = prepare(flags).and_then(|(listener, runtime)| {
+        let result = runtime.block_on(LocalSet::new().run_until(serve_on(listener, flags)));
+        // Threads may wait for streams that nobody closes.
+        runtime.shutdown_background();
+        result
+    });
+    if let Some(socket) = &flags.socket {
+        remove(socket);
+    }
+    result.inspect_err(|error| {
+        tracing::error!("{error:#}");
+        // If it served, nobody listens any more.
+        let _ = std::io::stdout().write_all(format!("{error:#}").as_bytes());
+        let _ = std::io::stdout().flush();
+    })
+}
+
+fn prepare(flags: &Flags) -> Result<(StdListener, Runtime)> {
     let log = std::io::stderr().as_fd().try_clone_to_owned().context("the log")?;
     logging::init_lossy(File::from(log), flags.debug);
     supervisor::settle();
@@ -43,14 +63,16 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
     // Where it was started is a bundle, which is removed.
     std::env::set_current_dir("/").context("leaving the bundle")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("starting")?;
-    let result = runtime.block_on(LocalSet::new().run_until(serve_on(listener, flags)));
-    // Threads may wait for streams that nobody closes.
-    runtime.shutdown_background();
-    if let Some(socket) = &flags.socket {
-        remove(socket);
-    }
-    result.inspect_err(|error| tracing::error!("{error:#}"))
+    Ok((listener, runtime.context("starting its event loop")?))
+}
+
+/// Says that this process serves to whoever started it, and nothing after that.
+fn say_ready() -> Result<()> {
+    let null = File::options().write(true).open("/dev/null").context("opening /dev/null")?;
+    // A person who has called it by hand may read no more.
+    let _ = std::io::stdout().write_all(launch::READY.as_bytes());
+    let _ = std::io::stdout().flush();
+    rustix::stdio::dup2_stdout(null).context("leaving standard output")
 }
 
 /// The listening socket: standard input, or, if that is none, at the path that the flags name.
@@ -77,13 +99,14 @@ async fn serve_on(listener: StdListener, flags: &Flags) -> Result<()> {
     let tasks = Rc::new(Tasks::new(&flags.namespace, root(&flags.namespace)?, events));
     let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
     let jobs = Jobs::new(jobs);
-    let config = flags.config.clone().unwrap_or_else(|| config::CONFIG.into());
+    let config = flags.config.clone().unwrap_or_else(config::usual);
     let listener = UnixListener::from_std(listener).context("the listening socket")?;
     let mut server = Server::new()
         .add_listener(Listener::from(listener))
         .register_service(Service::new(jobs.clone()).methods())
         .register_service(Sandboxes::new(jobs, config).methods());
     server.start().await.context("serving")?;
+    say_ready()?;
     loop {
         tokio::select! {
             Some(job) = queue.recv() => drop(tokio::task::spawn_local(job(tasks.clone()))),

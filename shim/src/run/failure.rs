@@ -129,18 +129,10 @@ impl RunError {
     }
 }
 
-/// The message for `error`, in the words of runc where engines look for them; `program` is what was to be executed.
+/// The message for `error`, in the words of runc where engines look for them; `program` is what was to be executed. The
+/// first line is its [`sentence`]; the guest's console may follow.
 pub(crate) fn report(error: &RunError, program: &str, plan: Option<&RunPlan>) -> String {
-    let mut text = match error {
-        RunError::Pod { failure, .. } => in_runcs_words(failure, program),
-        _ => chain(error),
-    };
-    if let (RunError::Pod { failure, .. }, Some(plan)) = (error, plan)
-        && failure.kind == FailureKind::Machine
-    {
-        let (kernel, image) = (plan.settings.kernel.display(), plan.settings.image.display());
-        text += &format!("\nguest kernel: {kernel}, guest image: {image}");
-    }
+    let mut text = sentence(error, program, plan);
     if let RunError::Pod { console, .. } = error
         && !console.is_empty()
     {
@@ -150,6 +142,41 @@ pub(crate) fn report(error: &RunError, program: &str, plan: Option<&RunPlan>) ->
         }
     }
     text.trim_end().to_owned()
+}
+
+/// What was attempted, how far it came, and the cause: one line.
+pub(crate) fn sentence(error: &RunError, program: &str, plan: Option<&RunPlan>) -> String {
+    let mut text = match error {
+        RunError::Pod { failure, .. } => in_runcs_words(failure, program),
+        _ => chain(error),
+    };
+    if let RunError::Pod { console, .. } = error
+        && let Some(panic) = panic_of(console)
+    {
+        text += &format!("; the guest's kernel said: {panic}");
+    }
+    if let (RunError::Pod { failure, .. }, Some(plan)) = (error, plan)
+        && failure.kind == FailureKind::Machine
+    {
+        let (kernel, image) = (plan.settings.kernel.display(), plan.settings.image.display());
+        text += &format!("; guest kernel: {kernel}, guest image: {image}");
+    }
+    one_line(&text)
+}
+
+/// `text` without line ends and other control characters: programs that fail may say more than one line.
+pub(crate) fn one_line(text: &str) -> String {
+    let clean = |line: &str| line.trim().replace(char::is_control, "?");
+    let lines = text.lines().map(clean).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+/// Why the guest's kernel gave up, if it did.
+fn panic_of(console: &str) -> Option<&str> {
+    let lines = console.lines().rev();
+    let mut said = lines.filter_map(|line| line.split_once("Kernel panic - not syncing: "));
+    // `---[ end Kernel panic - not syncing: ... ]---` repeats it.
+    said.find(|(before, _)| !before.contains("end")).map(|(_, cause)| cause.trim())
 }
 
 /// Whether the command is there, and the kernel does not take it.

@@ -26,7 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cofferdam_vmm_api::ChannelError;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-pub(crate) use failure::{RunError, report};
+pub(crate) use failure::{RunError, one_line, report, sentence};
 pub(crate) use foreground::{Outcome, foreground, hold};
 pub(crate) use ground::{Ground, default_monitor};
 pub(crate) use hooks::{poststart, poststop};

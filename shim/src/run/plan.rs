@@ -20,7 +20,7 @@ use crate::oci::{
     substitute, translate,
 };
 use crate::room::{Host, Room, host_cpus};
-use crate::sizing::{SizeError, size};
+use crate::sizing::{SizeError, host_memory, size};
 use crate::volumes;
 
 /// Bytes of the guest's console that are kept.
@@ -160,7 +160,7 @@ impl RunPlan {
         let settings = Settings::from_environment(file.then(annotations).then(flags));
         let mut container = translated.container;
         let cpus = host_cpus();
-        let size = size(&translated.needs, &settings, cpus)?;
+        let size = size(&translated.needs, &settings, cpus)?.on_host(&settings, host_memory())?;
         let room = if is_sandbox(&others.pod, &container) {
             let host = Host::of_this(cpus);
             Room::of_sandbox(size, &translated.annotations, &settings, host)?

@@ -15,9 +15,11 @@
 //! | `load-disk`, `load-net`, `load-vsock` | puts load on a device, in phases that the host measures | |
 //! | `flood` | prints numbered lines | `bytes` |
 //! | `future-agent` (or no word at all) | greets the supervisor as an agent of a protocol to come | |
+//! | `dying-agent` | greets the supervisor as an agent would, and ends when it is asked to create a container | `protocol` |
 //! | `wait` | prints `READY` and waits for ever | |
 //!
-//! The parameters are words such as `test.port=5000`. The last line is `TEST OK` or
+//! The parameters are words such as `test.port=5000`. Where nobody chooses the command line, they are in a file `/words`
+//! of the initramfs. The last line is `TEST OK` or
 //! `TEST FAILED: why`; then it powers off, unless the action ends the machine in another way.
 //!
 //! Invariant: whatever fails, the machine ends, and its console says why.
@@ -66,6 +68,7 @@ fn run() -> Outcome {
         "load-vsock" => load::vsock(),
         "vsock-refused" => vsock::refused(&words),
         "future-agent" => vsock::future_agent(),
+        "dying-agent" => vsock::dying_agent(&words),
         "flood" => console::flood(words.number("bytes", 1 << 20)?),
         "wait" => power::wait(),
         other => Err(format!("no such action: {other}").into()),

@@ -12,7 +12,7 @@ pub(crate) fn end(action: Option<&str>) -> ! {
     let mode = match action {
         Some("reboot" | "triple-fault") => RebootMode::RB_AUTOBOOT,
         // The end of process 1 is a panic of the kernel.
-        Some("panic") => std::process::exit(1),
+        Some("panic" | "dying-agent") => std::process::exit(1),
         _ => RebootMode::RB_POWER_OFF,
     };
     nix::unistd::sync();

@@ -52,6 +52,22 @@ pub(crate) fn future_agent() -> Outcome {
     Ok(())
 }
 
+/// Greets the host as an agent of its protocol, takes the welcome and the first request, and ends.
+pub(crate) fn dying_agent(words: &Words) -> Outcome {
+    const CONTROL_PORT: u32 = 1024;
+    let version = u8::try_from(words.number("protocol", 0)?)?;
+    let mut stream = dial(CONTROL_PORT)?;
+    // Four bytes: field 1 (the hello), two bytes: field 1 (the version), a varint of one byte.
+    stream.write_all(&[4, 0, 0, 0, 0x0a, 2, 0x08, version])?;
+    for _ in 0..2 {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length)?;
+        let mut frame = vec![0; usize::try_from(u32::from_le_bytes(length))?];
+        stream.read_exact(&mut frame)?;
+    }
+    Ok(())
+}
+
 /// Accepts `count` connections and sends back what comes on each; prints `LISTENING port` before.
 pub(crate) fn echo(words: &Words) -> Outcome {
     let (port, count) = (port(words)?, words.number("count", 1)?);

@@ -1,9 +1,12 @@
-//! What the kernel's command line says about the test.
+//! What the kernel's command line says about the test, or a file in the initramfs.
 
 use std::error::Error;
 use std::fs;
 
-/// The words of the command line.
+/// The file.
+const FILE: &str = "/words";
+
+/// The words of the command line, and of the file if it is there.
 pub(crate) struct Words {
     line: String,
 }
@@ -11,8 +14,11 @@ pub(crate) struct Words {
 impl Words {
     /// Reads them.
     pub(crate) fn read() -> Result<Self, Box<dyn Error>> {
-        let line = fs::read_to_string("/proc/cmdline")
+        let mut line = fs::read_to_string("/proc/cmdline")
             .map_err(|error| format!("cannot read the command line: {error}"))?;
+        if let Ok(more) = fs::read_to_string(FILE) {
+            line.push_str(&more);
+        }
         Ok(Self { line })
     }
 

@@ -18,8 +18,11 @@ mod containerd;
 mod cri;
 mod docker;
 mod engine;
+mod failures;
 mod flags;
 mod image;
+mod install;
+mod overhead;
 mod podman;
 mod pods;
 mod sudden;
@@ -93,7 +96,15 @@ pub(crate) fn trials(arguments: &Arguments, again: bool) -> Vec<Trial> {
     };
     let containerd = Group {
         topic: "containerd",
-        cases: [tasks::CASES, sudden::CASES, pods::CASES].concat(),
+        cases: [
+            tasks::CASES,
+            sudden::CASES,
+            pods::CASES,
+            failures::CASES,
+            install::CASES,
+            overhead::CASES,
+        ]
+        .concat(),
         lacking: || Version::One.lacking(),
         start: Containerd::start,
         clear: Containerd::clear,

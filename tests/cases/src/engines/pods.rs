@@ -18,7 +18,7 @@ cases!(Containerd:
 );
 
 /// Annotations of a container of `sandbox`; a "pause" is a sandbox that only waits.
-fn marks(kind: &str, sandbox: &str) -> [String; 4] {
+pub(super) fn marks(kind: &str, sandbox: &str) -> [String; 4] {
     let kind = if kind == "pause" { "sandbox" } else { kind };
     let kind = format!("io.kubernetes.cri.container-type={kind}");
     let sandbox = format!("io.kubernetes.cri.sandbox-id={sandbox}");
