@@ -153,11 +153,11 @@ fn a_container_starts_once(cri: &Cri) -> Result<()> {
     let pod = cri.shared()?;
     let id = pod.start("sleep 1000")?;
     let refused = refusal(start(&id))?;
-    ensure!(refused.message.contains("not in created state"), "{refused}");
+    ensure!(refused.message.contains("is in CONTAINER_RUNNING state"), "{refused}");
     runs(&id)?;
     stop(&id, 0)?;
     let refused = refusal(start(&id))?;
-    ensure!(refused.message.contains("not in created state"), "{refused}");
+    ensure!(refused.message.contains("is in CONTAINER_EXITED state"), "{refused}");
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -188,6 +189,11 @@ impl Drop for Cri {
         }
         if let Some(containerd) = self.containerd.take() {
             containerd.forget(NAMESPACE);
+        }
+        if !Engine::is_ours() {
+            // A container that mounts control groups without it takes it from the host's.
+            let remount = ["-o", "remount,nsdelegate", "/sys/fs/cgroup"];
+            let _ = Command::new("mount").args(remount).status();
         }
     }
 }
