@@ -26,8 +26,9 @@ const RUNC_SETTING: &str = "COFFERDAM_CASE_RUNC";
 /// The runtime that the engines use, if it is not ours.
 const ENGINE_SETTING: &str = "COFFERDAM_CASE_ENGINE_RUNTIME";
 
-/// Topics that take as long as all others together.
-const LONG: [&str; 5] = ["conformance", "podman", "docker", "containerd", "cri"];
+/// The topics of engines, and the list of conformance, by lanes that take about as long as each other: the first one
+/// begins with all other cases.
+const LANES: [&[&str]; 2] = [&["containerd", "cri2"], &["conformance", "podman", "docker", "cri"]];
 
 /// How often the cases are begun, if the emulated host dies under them.
 const HOSTS: u32 = 2;
@@ -62,25 +63,29 @@ impl Run {
     }
 }
 
-/// What is asked for: the cases that `filter` selects; or all in two lanes, the long topics with Cofferdam alone, or
+/// What is asked for: the cases that `filter` selects; or all in two lanes, engines and the list with Cofferdam alone, or
 /// (`runc`) with runc first.
 fn lanes(filter: Option<&str>, runc: bool) -> Vec<Lane> {
     if let Some(filter) = filter {
         return vec![vec![Run::of(filter)]];
     }
     let skip = |topic: &str| ["--skip".to_owned(), format!("{topic}::")];
-    let short = Run { args: LONG.into_iter().flat_map(skip).collect(), env: Vec::new() };
-    let mut long = Lane::new();
-    for topic in LONG {
+    let runs = |topic: &&str| {
         let run = Run::of(&format!("{topic}::"));
-        long.extend(match (topic, runc) {
+        match (*topic, runc) {
             ("conformance", true) => vec![run],
             ("conformance", false) => vec![Run::of("conformance::cofferdam::")],
             (_, true) => vec![run.clone().with(ENGINE_SETTING, "runc"), run],
             (_, false) => vec![run],
-        });
+        }
+    };
+    let mut lanes: Vec<Lane> =
+        LANES.iter().map(|topics| topics.iter().flat_map(runs).collect()).collect();
+    let others = LANES.iter().flat_map(|topics| topics.iter()).flat_map(|topic| skip(topic));
+    if let Some(first) = lanes.first_mut() {
+        first.insert(0, Run { args: others.collect(), env: Vec::new() });
     }
-    vec![vec![short], long]
+    lanes
 }
 
 /// Runs the cases.
