@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use super::cases;
 use super::containerd::{Containerd, IMAGE};
@@ -66,9 +67,10 @@ fn time(processes: &[Pid]) -> Result<Duration> {
 
 /// What a container uses in its machine, in KiB.
 fn used(containerd: &Containerd, id: &str) -> Result<u64> {
-    let text = containerd.exec(id, "cat /sys/fs/cgroup/memory.current")?.exits(0)?.text();
-    let bytes: u64 = text.trim().parse().with_context(|| format!("memory.current: {text:?}"))?;
-    Ok(bytes >> 10)
+    let outcome = containerd.ctr(&["task", "metrics", "--format", "json", id])?.exits(0)?;
+    let metrics: Value = serde_json::from_slice(&outcome.stdout)?;
+    let bytes = metrics.pointer("/memory/usage").and_then(Value::as_u64);
+    Ok(bytes.with_context(|| format!("{metrics:#}"))? >> 10)
 }
 
 fn a_pod_costs_what_its_runtime_class_says(containerd: &Containerd) -> Result<()> {
