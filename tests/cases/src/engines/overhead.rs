@@ -33,7 +33,10 @@ fn promised(name: &str, unit: &str) -> Result<u64> {
 
 /// The processes of all pods.
 fn pods() -> Vec<Pid> {
-    [MONITOR, SHIM, "cofferdam", "virtiofsd"].iter().flat_map(|program| processes(program, "")).collect()
+    [MONITOR, SHIM, "cofferdam", "virtiofsd"]
+        .iter()
+        .flat_map(|program| processes(program, ""))
+        .collect()
 }
 
 /// Memory of `processes` in KiB; what several share counts once in all.
