@@ -326,7 +326,13 @@ impl Tasks {
         };
         let pid = |stat: &str| stat.split(' ').next().and_then(|pid| pid.parse().ok());
         let info = |pid| ProcessInfo { pid, ..Default::default() };
-        Ok(processes.iter().filter_map(|process| pid(&process.stat)).map(info).collect())
+        let mut all: Vec<_> =
+            processes.iter().filter_map(|process| pid(&process.stat)).map(info).collect();
+        // A containerd that starts again takes a sandbox without processes for a leaked one.
+        if all.is_empty() && container.first.life() == Life::Running {
+            all.push(info(container.pid()));
+        }
+        Ok(all)
     }
 
     /// The accounting of a container.
