@@ -9,7 +9,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use containerd_shim_protos::api::{
-    ConnectRequest, CreateTaskRequest, DeleteResponse, Empty, ShutdownRequest,
+    ConnectRequest, ConnectResponse, CreateTaskRequest, DeleteResponse, Empty, ShutdownRequest,
+    StateRequest,
 };
 use containerd_shim_protos::bootstrap_api::BootstrapParams;
 use containerd_shim_protos::protobuf::Message;
@@ -114,7 +115,11 @@ fn one_process_serves_a_sandbox_and_ends_when_it_is_told_to() {
     let client = Client::connect(&address).unwrap();
     for version in ["v2", "v3"] {
         let connect = ConnectRequest { id: "none".into(), ..Default::default() };
-        let (code, text) = refusal(ask(&client, version, "Connect", &connect));
+        let connected = ask(&client, version, "Connect", &connect).unwrap();
+        let connected = ConnectResponse::parse_from_bytes(&connected).unwrap();
+        assert!(connected.shim_pid > 0 && connected.task_pid == 0, "{connected}");
+        let state = StateRequest { id: "none".into(), ..Default::default() };
+        let (code, text) = refusal(ask(&client, version, "State", &state));
         assert_eq!((code, text.as_str()), (Code::NOT_FOUND, "container none does not exist"));
     }
     let bundle = shim.path("bundle").display().to_string();

@@ -44,9 +44,6 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
         runtime.shutdown_background();
         result
     });
-    if let Some(socket) = &flags.socket {
-        remove(socket);
-    }
     result.inspect_err(|error| {
         tracing::error!("{error:#}");
         // If it served, nobody listens any more.
@@ -112,6 +109,10 @@ async fn serve_on(listener: StdListener, flags: &Flags) -> Result<()> {
             Some(job) = queue.recv() => drop(tokio::task::spawn_local(job(tasks.clone()))),
             () = tasks.over() => break,
         }
+    }
+    // From now on another process may take its place.
+    if let Some(socket) = &flags.socket {
+        remove(socket);
     }
     tokio::time::sleep(PARTING).await;
     let _ = tokio::time::timeout(CLOSING, server.shutdown()).await;

@@ -190,8 +190,8 @@ impl Task for Service {
     }
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> Result<ConnectResponse> {
-        let (shim_pid, task_pid) =
-            self.jobs.call(async move |tasks| tasks.numbers(&request.id)).await?;
+        let job = async move |tasks: Rc<Tasks>| Ok(tasks.numbers(&request.id));
+        let (shim_pid, task_pid) = self.jobs.call(job).await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Ok(ConnectResponse { shim_pid, task_pid, version, ..Default::default() })
     }

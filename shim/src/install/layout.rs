@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::{self, IMAGE, KERNEL, Overrides, Settings};
 use crate::run::default_monitor;
@@ -87,12 +87,13 @@ impl Sources {
     /// It does not know where it is.
     pub(crate) fn own() -> Result<Self> {
         let settings = Settings::from_environment(Overrides::default());
-        Ok(Self {
-            program: std::env::current_exe().context("looking for the own program")?,
-            monitor: default_monitor(),
-            kernel: settings.kernel,
-            image: settings.image,
-        })
+        let program = std::env::current_exe().context("looking for the own program")?;
+        let monitor = default_monitor();
+        // What is found by its name alone may be anybody's.
+        if !monitor.is_absolute() {
+            bail!("there is no {} beside {}", monitor.display(), program.display());
+        }
+        Ok(Self { program, monitor, kernel: settings.kernel, image: settings.image })
     }
 }
 

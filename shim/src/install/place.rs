@@ -5,7 +5,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -35,7 +35,8 @@ pub(super) fn place(prefix: &Prefix, item: &Item) -> Result<()> {
 pub(super) fn write(path: &Path, content: &mut impl Read, mode: u32) -> Result<()> {
     let beside = beside(path);
     let made = || -> io::Result<()> {
-        let mut file = File::create_new(&beside)?;
+        // What it is to be may be for few to read.
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
         io::copy(content, &mut file)?;
         file.set_permissions(Permissions::from_mode(mode))?;
         file.sync_all()?;

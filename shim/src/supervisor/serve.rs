@@ -289,7 +289,12 @@ impl Shared {
     async fn tell_of_memory(&self, container: &str, socket: &Socket) {
         let mut events = self.pod.out_of_memory();
         loop {
-            match events.recv().await {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                // It says nothing more: it is gone.
+                _ = socket.receive::<ToSupervisor>() => return,
+            };
+            match event {
                 Ok(of) if of == container => {
                     if socket.send(&Answer::OutOfMemory, &[]).await.is_err() {
                         return;

@@ -16,7 +16,8 @@ use super::super::{mounts, options};
 use super::process::Process;
 use super::{Container, Tasks};
 use crate::config::Overrides;
-use crate::control::Of;
+use crate::control::{Of, ToSupervisor};
+use crate::living::{ask_at, connect};
 use crate::oci::Bundle;
 use crate::pod::check_id;
 use crate::run::{Number, Options, RunError, RunPlan, create_and_leave};
@@ -45,18 +46,33 @@ impl Tasks {
             return Err(Refusal::new(Code::UNIMPLEMENTED, text));
         }
         check_id(&request.id).map_err(RunError::from)?;
-        let _claim = self.claim(&request.id)?;
+        let claim = self.claim(&request.id)?;
         let directory = Path::new(&request.bundle).join(mounts::ROOTFS);
         let mounted = mounts::all(&request.rootfs, directory).await;
         let mounted = mounted.map_err(|error| Refusal::from(anyhow::Error::from(error)))?;
         let container = self.make_of(request).await;
         drop(mounted);
         let container = Rc::new(container?);
+        if !claim.is_wanted() {
+            return Err(self.undo(&request.id, &container).await);
+        }
+        self.ending.set(false);
         self.containers.borrow_mut().insert(request.id.clone(), container.clone());
         self.tell_of_creation(request, container.pid());
         self.watch_memory(&container);
         self.watch(container.first.clone());
         Ok(container.pid())
+    }
+
+    /// Ends a container that nobody wants any more, now that it is made.
+    async fn undo(&self, id: &str, container: &Container) -> Refusal {
+        if let Ok(supervisor) = connect(&self.root, &container.saved) {
+            drop(ask_at(&supervisor, &ToSupervisor::kill(id)).await);
+        }
+        if let Err(refusal) = self.clear(id, container).await {
+            return refusal;
+        }
+        Refusal::new(Code::CANCELLED, format!("the creation of the container {id} was given up"))
     }
 
     async fn make_of(&self, request: &CreateTaskRequest) -> Result<Container, Refusal> {
@@ -142,16 +158,31 @@ impl Tasks {
     /// It is taken.
     pub(super) fn claim(&self, id: &str) -> Result<Claim<'_>, Refusal> {
         let is_there = self.containers.borrow().contains_key(id);
-        if is_there || !self.creating.borrow_mut().insert(id.to_owned()) {
+        if is_there || self.creating.borrow().contains_key(id) {
             let text = format!("container with given ID already exists: {id}");
             return Err(Refusal::new(Code::ALREADY_EXISTS, text));
         }
+        self.creating.borrow_mut().insert(id.to_owned(), true);
         Ok(Claim { tasks: self, id: id.to_owned() })
+    }
+}
+
+impl Claim<'_> {
+    /// Whether nobody has deleted it meanwhile.
+    fn is_wanted(&self) -> bool {
+        self.tasks.creating.borrow().get(&self.id).is_some_and(|wanted| *wanted)
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.tasks.creating.borrow_mut().remove(&self.id);
+        if self.tasks.ending.get() {
+            self.tasks.shut_down();
+        }
     }
 }
+
+#[cfg(test)]
+#[path = "create_test.rs"]
+mod create_test;

@@ -11,7 +11,7 @@ mod requests;
 mod sandbox;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -32,6 +32,9 @@ use sandbox::Sandbox;
 /// How long the events that are left may take.
 const PARTING: Duration = Duration::from_secs(2);
 
+/// Time between two events of the same container that runs out of memory.
+const MEMORY_PAUSE: Duration = Duration::from_millis(200);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Tasks {
@@ -41,7 +44,10 @@ pub(super) struct Tasks {
     /// The number of this process, which stands for all.
     pid: u32,
     containers: RefCell<BTreeMap<String, Rc<Container>>>,
-    creating: RefCell<BTreeSet<String>>,
+    /// Containers that are being created, and whether they are still wanted.
+    creating: RefCell<BTreeMap<String, bool>>,
+    /// containerd wants this process to end, but for what is being created.
+    ending: Cell<bool>,
     /// The sandbox, if containerd leaves that to us.
     sandbox: RefCell<Option<Rc<Sandbox>>>,
     events: Events,
@@ -89,6 +95,7 @@ impl Tasks {
             pid: std::process::id(),
             containers: RefCell::default(),
             creating: RefCell::default(),
+            ending: Cell::default(),
             sandbox: RefCell::default(),
             events,
             over: Notify::new(),
@@ -149,6 +156,8 @@ impl Tasks {
             while let Ok(message) = socket.receive::<Answer>().await {
                 if matches!(message.body, Answer::OutOfMemory) {
                     tasks.tell_of_memory(&saved.id);
+                    // How often is for the guest to say: others have to be heard, too.
+                    tokio::time::sleep(MEMORY_PAUSE).await;
                 }
             }
         });

@@ -33,6 +33,13 @@ pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(30);
 /// Time between two looks whether it has.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long a guest may take to list its processes, and to give account: containerd may ask one shim after the other.
+const LISTED_WITHIN: Duration = Duration::from_secs(3);
+const COUNTED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the end of a process that takes no signal any more may take to be heard of.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+
 /// The signal that kills.
 const KILL: u32 = libc::SIGKILL.cast_unsigned();
 
@@ -170,10 +177,9 @@ impl Tasks {
         if request.signal == KILL {
             process.will_be_given_up();
         }
-        match sent {
-            Err(_) if matches!(process.life(), Life::Ended(_)) => Err(finished()),
-            sent => sent.map(drop),
-        }
+        let Err(refusal) = sent else { return Ok(()) };
+        let ended = tokio::time::timeout(HEARD_WITHIN, process.ended()).await;
+        Err(if ended.is_ok() { finished() } else { refusal })
     }
 
     /// Waits for the end of a process.
@@ -226,6 +232,10 @@ impl Tasks {
     /// # Errors
     /// It runs.
     pub(in super::super) async fn delete(&self, id: &str, exec_id: &str) -> Result<Exit, Refusal> {
+        if let Some(wanted) = self.creating.borrow_mut().get_mut(id) {
+            // Whoever asked for it has given up.
+            *wanted = false;
+        }
         let process = self.process(id, exec_id)?;
         if exec_id.is_empty() {
             return self.delete_container(id, &process).await;
@@ -321,8 +331,15 @@ impl Tasks {
         let container = self.container(id)?;
         let supervisor = connect(&self.root, &container.saved)?;
         let question = ToSupervisor::Processes(id.to_owned());
-        let Answer::Processes { processes, .. } = ask_at(&supervisor, &question).await? else {
-            return Err(Refusal::new(Code::INTERNAL, "no processes from the supervisor"));
+        let answer = tokio::time::timeout(LISTED_WITHIN, ask_at(&supervisor, &question)).await;
+        let processes = match answer {
+            Ok(Ok(Answer::Processes { processes, .. })) => processes,
+            Ok(Ok(_)) => {
+                return Err(Refusal::new(Code::INTERNAL, "no processes from the supervisor"));
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            // A containerd that starts again waits for each shim.
+            Err(_) => Vec::new(),
         };
         let pid = |stat: &str| stat.split(' ').next().and_then(|pid| pid.parse().ok());
         let info = |pid| ProcessInfo { pid, ..Default::default() };
@@ -346,7 +363,12 @@ impl Tasks {
     /// The same of one that is no container to containerd.
     pub(super) async fn stats_of(&self, saved: &Saved) -> Result<Any, Refusal> {
         let supervisor = connect(&self.root, saved)?;
-        let files = stats(&supervisor, &saved.id).await?;
+        let files = tokio::time::timeout(COUNTED_WITHIN, stats(&supervisor, &saved.id)).await;
+        let late = |_| {
+            let text = format!("the guest gave no account within {COUNTED_WITHIN:?}");
+            Refusal::new(Code::UNAVAILABLE, text)
+        };
+        let files = files.map_err(late)??;
         Ok(metrics::encoded(&Files(&files)).map_err(anyhow::Error::from)?)
     }
 
@@ -389,18 +411,20 @@ impl Tasks {
         Ok(())
     }
 
-    /// The number of this process, and that of the container's first one.
-    ///
-    /// # Errors
-    /// There is no such container.
-    pub(in super::super) fn numbers(&self, id: &str) -> Result<(u32, u32), Refusal> {
-        self.container(id).map(|container| (self.pid, container.pid()))
+    /// The number of this process, and that of the container's first one, or 0 if there is no such container: a containerd
+    /// that starts again asks this of every shim that it finds, and gives up those that refuse.
+    pub(in super::super) fn numbers(&self, id: &str) -> (u32, u32) {
+        let sandbox = self.sandbox.borrow().as_ref().is_some_and(|sandbox| sandbox.is(id));
+        let first = if sandbox { self.pid } else { self.container(id).map_or(0, |c| c.pid()) };
+        (self.pid, first)
     }
 
-    /// containerd needs this process no more, if it has no containers.
+    /// containerd needs this process no more, if it has no containers; or as soon as one that is being created is not to
+    /// be, after all.
     pub(in super::super) fn shut_down(&self) {
-        let empty = self.containers.borrow().is_empty() && self.creating.borrow().is_empty();
-        if empty && self.sandbox.borrow().is_none() {
+        let creating = !self.creating.borrow().is_empty();
+        self.ending.set(creating);
+        if !creating && self.containers.borrow().is_empty() && self.sandbox.borrow().is_none() {
             self.over.notify_one();
         }
     }

@@ -46,6 +46,13 @@ pub(in super::super) struct SandboxStatus {
     pub(in super::super) exit: Option<Exit>,
 }
 
+impl Sandbox {
+    /// Whether it is the one with this id.
+    pub(super) fn is(&self, id: &str) -> bool {
+        self.id == id
+    }
+}
+
 impl Tasks {
     /// Creates the sandbox of this process.
     ///
@@ -170,6 +177,8 @@ impl Tasks {
             self.end(&sandbox, ENDS_WITHIN).await?;
             self.clear(id, &sandbox.container).await?;
             drop(self.sandbox.take());
+            // containerd forgets this process, whatever tasks it has not deleted.
+            self.over.notify_one();
         }
         self.shut_down();
         Ok(())
