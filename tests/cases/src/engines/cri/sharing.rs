@@ -97,7 +97,8 @@ fn processes_are_shared_if_asked_for(cri: &Cri) -> Result<()> {
     }
     ensure!(of_namespace(&first, "pid")? == of_namespace(&second, "pid")?);
     // One kills the other, whose place is taken by the next.
-    says(&first, "kill -9 $(pgrep -f '^sleep 1002')")?;
+    let number = "ps | grep '[s]leep 1002' | while read -r pid rest; do echo $pid; done";
+    says(&first, &format!("kill -9 $({number})"))?;
     ensure!(ended(&second)?.exit_code == 137);
     remove(&second)?;
     let third = pod.start_with("sleep 1003", |config| shares(config, namespace::POD, ""))?;
