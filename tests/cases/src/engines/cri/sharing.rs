@@ -5,10 +5,9 @@ use anyhow::{Context, Result, ensure};
 use super::super::cases;
 use super::Cri;
 use super::messages::{
-    ContainerConfig, DnsConfig, LinuxPodSandboxConfig, NamespaceOption, PodSandboxConfig,
-    Resources, namespace,
+    ContainerConfig, DnsConfig, LinuxPodSandboxConfig, NamespaceOption, Resources, namespace,
 };
-use super::pod::{create, ended, exec, remove, run, runs, says, start, stop};
+use super::pod::{ended, exec, remove, runs, says};
 use crate::call::eventually;
 
 cases!(Cri:
@@ -21,7 +20,6 @@ cases!(Cri:
     kernel_parameters_of_a_pod,
     overhead_and_resources_of_a_pod,
     five_containers,
-    ten_pods_at_a_time,
 );
 
 fn the_network_is_shared(cri: &Cri) -> Result<()> {
@@ -202,30 +200,5 @@ fn five_containers(cri: &Cri) -> Result<()> {
         eventually("what it writes", || Ok(pod.log(id)? == format!("of {number}\n")))?;
     }
     ensure!(says(&ids[4], "echo $OF")? == "image");
-    Ok(())
-}
-
-fn ten_pods_at_a_time(cri: &Cri) -> Result<()> {
-    let configs: Vec<_> = (0..10).map(|_| super::pod::config(&cri.file("logs"))).collect();
-    let work = |config: PodSandboxConfig| {
-        let id = run(&config)?;
-        let container = create(&id, &config, "sleep 1000", |_| {})?;
-        start(&container)?;
-        let said = says(&container, "echo $OF; hostname")?;
-        ensure!(said == format!("image\n{}", config.hostname), "{said}");
-        stop(&container, 0)?;
-        remove(&container)?;
-        Ok::<_, anyhow::Error>(id)
-    };
-    let done: Vec<Result<String>> = std::thread::scope(|scope| {
-        let running: Vec<_> =
-            configs.into_iter().map(|config| scope.spawn(move || work(config))).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-            thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked")))
-        };
-        running.into_iter().map(join).collect()
-    });
-    let ids = done.into_iter().collect::<Result<Vec<_>>>()?;
-    ensure!(ids.iter().collect::<std::collections::BTreeSet<_>>().len() == 10, "{ids:?}");
     Ok(())
 }
