@@ -29,7 +29,7 @@ cases!(Cri:
 );
 
 /// What the service says of something that does not exist (`google.rpc.Code`).
-const NOT_FOUND: u32 = 5;
+pub(super) const NOT_FOUND: u32 = 5;
 
 fn the_service_is_ready(_: &Cri) -> Result<()> {
     let version: VersionResponse = call("Version", &Nothing {})?;

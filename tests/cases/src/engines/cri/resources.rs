@@ -13,6 +13,7 @@ use super::more_messages::{
     PodStatsResponse, StatsFilter, UpdateContainerResourcesRequest,
 };
 use super::pod::{ended, refusal, says, status};
+use super::pods::NOT_FOUND;
 use crate::call::eventually;
 use crate::run::unique_id;
 
@@ -92,7 +93,7 @@ fn limits_that_cannot_be_are_told(cri: &Cri) -> Result<()> {
     let pod = cri.shared()?;
     let unknown = Resources { cpu_shares: 512, ..Resources::default() };
     let refused = refusal(update("no-such-container", unknown))?;
-    ensure!(refused.message.contains("no-such-container"), "{refused}");
+    ensure!(refused.code == NOT_FOUND, "{refused}");
     let id = pod.create("true", |config| config.resources().cpuset_cpus = "999".to_owned())?;
     let refused = refusal(super::pod::start(&id))?;
     ensure!(refused.message.contains("cpuset"), "{refused}");
