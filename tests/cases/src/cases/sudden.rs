@@ -174,8 +174,8 @@ fn cycle(death: Death, early: bool) -> Result<()> {
 }
 
 fn whoever_dies_a_deletion_leaves_nothing() -> Result<()> {
-    let cycles = number("COFFERDAM_CASE_CYCLES", 30)?;
-    let parallel = number("COFFERDAM_CASE_PARALLEL", 10)?;
+    let cycles = number("COFFERDAM_CASE_CYCLES", 20)?;
+    let parallel = number("COFFERDAM_CASE_PARALLEL", 4)?;
     let lives = |lane: usize| -> Result<()> {
         for number in (lane..cycles).step_by(parallel) {
             let death = DEATHS[number % DEATHS.len()];

@@ -125,8 +125,8 @@ fn resident(pid: &str) -> Result<u64> {
 const KVM: &str = "/sys/kernel/debug/kvm";
 
 /// How long the idle pod is looked at, and after how long.
-const LOOK: Duration = Duration::from_secs(10);
-const SETTLED: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(20);
+const SETTLED: Duration = Duration::from_secs(20);
 
 /// Fewer exits than this in a second.
 const FEW_EXITS: u64 = 20;
