@@ -123,6 +123,7 @@ fn resident(pid: &str) -> Result<u64> {
 
 /// Where the kernel counts the exits of each machine.
 const KVM: &str = "/sys/kernel/debug/kvm";
+const DEBUG: &str = "/sys/kernel/debug";
 
 /// How long the idle pod is looked at, and after how long.
 const LOOK: Duration = Duration::from_secs(20);
@@ -142,7 +143,7 @@ fn an_idle_pod_costs_next_to_nothing(cri: &Cri) -> Result<()> {
     }
     let monitors = processes(MONITOR, "");
     let monitor = monitors.iter().find(|pid| !others.contains(pid)).context("no monitor")?;
-    let counter = counter(&monitor.to_string())?;
+    let (counter, _mounted) = counter(&monitor.to_string())?;
     let count = || -> Result<u64> { Ok(fs::read_to_string(&counter)?.trim().parse()?) };
     thread::sleep(SETTLED);
     let before = count()?;
@@ -153,19 +154,27 @@ fn an_idle_pod_costs_next_to_nothing(cri: &Cri) -> Result<()> {
     Ok(())
 }
 
-/// The file with the exits of the machine of a monitor.
-fn counter(monitor: &str) -> Result<PathBuf> {
-    let mounted = || fs::read_dir(KVM).is_ok();
-    if !mounted() {
-        let target = "/sys/kernel/debug";
-        let none = None::<&str>;
+/// debugfs, as long as this lives, if nobody else has mounted it.
+struct Mounted;
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(DEBUG, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// The file with the exits of the machine of a monitor, and what keeps it there.
+fn counter(monitor: &str) -> Result<(PathBuf, Option<Mounted>)> {
+    let mut mounted = None;
+    if fs::read_dir(KVM).is_err() {
         let flags = nix::mount::MsFlags::empty();
-        nix::mount::mount(Some("debugfs"), target, Some("debugfs"), flags, none)
+        nix::mount::mount(Some("debugfs"), DEBUG, Some("debugfs"), flags, None::<&str>)
             .context("mounting debugfs")?;
+        mounted = Some(Mounted);
     }
     let prefix = format!("{monitor}-");
     let machines = leftovers::entries(KVM);
     let name = machines.iter().find(|name| name.starts_with(&prefix));
     let name = name.with_context(|| format!("{KVM} has no machine of {monitor}: {machines:?}"))?;
-    Ok(Path::new(KVM).join(name).join("exits"))
+    Ok((Path::new(KVM).join(name).join("exits"), mounted))
 }
