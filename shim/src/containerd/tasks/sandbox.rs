@@ -59,7 +59,7 @@ impl Tasks {
     /// # Errors
     /// Why there is none.
     pub(in super::super) async fn create_sandbox(
-        self: &Rc<Self>,
+        &self,
         request: &CreateSandboxRequest,
         config: PathBuf,
     ) -> Result<(), Refusal> {
@@ -82,12 +82,11 @@ impl Tasks {
         };
         let wanted = Wanted { id, bundle: &bundle, config, stdio: Stdio::default() };
         let container = Rc::new(self.make(wanted).await?);
-        let (tasks, first) = (self.clone(), container.first.clone());
+        let first = container.first.clone();
+        // Whoever waits for the sandbox is told of its end; there is no event.
         tokio::task::spawn_local(async move {
             let exit = first.exit().await;
             first.set(Life::Ended(exit));
-            // Whoever waits for the sandbox is told; there is no event.
-            drop(tasks);
         });
         let created = SystemTime::now();
         *self.sandbox.borrow_mut() =
