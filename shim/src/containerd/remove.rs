@@ -63,11 +63,14 @@ fn end(root: &Path, saved: &Saved) {
         return;
     };
     // A pod that is gone needs no word, and one that hangs gets no more time.
-    let told = runtime.block_on(tokio::time::timeout(TELLING, async {
-        let supervisor = connect(root, saved)?;
-        ask_at(&supervisor, &ToSupervisor::kill(&saved.id)).await?;
-        ask_at(&supervisor, &ToSupervisor::Delete(saved.id.clone())).await
-    }));
+    let told = runtime.block_on(async {
+        let tell = async {
+            let supervisor = connect(root, saved)?;
+            ask_at(&supervisor, &ToSupervisor::kill(&saved.id)).await?;
+            ask_at(&supervisor, &ToSupervisor::Delete(saved.id.clone())).await
+        };
+        tokio::time::timeout(TELLING, tell).await
+    });
     if let Ok(Err(error)) = told {
         eprintln!("ending {} in its pod: {error:#}", saved.id);
     }
