@@ -27,13 +27,13 @@ fn init_containers_run_before_the_others(cri: &Cri) -> Result<()> {
     let volume = cri.file("init");
     std::fs::create_dir_all(&volume)?;
     for number in [1, 2] {
-        let script = format!("echo {number} >> /work/order; exit 0");
-        let id = pod.start_with(&script, |config| config.mount(&volume, "/work", false))?;
+        let script = format!("echo {number} >> /between/order; exit 0");
+        let id = pod.start_with(&script, |config| config.mount(&volume, "/between", false))?;
         let over = ended(&id)?;
         ensure!(over.exit_code == 0 && over.reason == "Completed", "{over:?}");
     }
-    let main = pod.start_with("cat /work/order; sleep 1000", |config| {
-        config.mount(&volume, "/work", false);
+    let main = pod.start_with("cat /between/order; sleep 1000", |config| {
+        config.mount(&volume, "/between", false);
     })?;
     eventually("the order", || Ok(pod.log(&main)? == "1\n2\n"))
 }
