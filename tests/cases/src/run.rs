@@ -324,6 +324,14 @@ pub(crate) fn unique_id() -> String {
     format!("case-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// The process that a runtime's `state` or an engine's description names, if it names a living one: as the target of a
+/// signal, the 0 of what has ended would be every process of the caller's group.
+pub(crate) fn process(state: &Value) -> Result<Pid> {
+    let pid = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    let pid = pid.filter(|pid| *pid > 0).with_context(|| format!("no process: {state}"))?;
+    Ok(Pid::from_raw(pid))
+}
+
 /// A copy of the small part of the root file system that a static busybox needs, to be changed freely.
 pub(crate) fn busybox_rootfs() -> Result<(TempDir, PathBuf)> {
     let directory = TempDir::with_prefix("rootfs-")?;

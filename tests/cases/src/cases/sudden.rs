@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::cases;
 use crate::call::Call;
-use crate::run::{COFFERDAM, Outcome, ROOTFS, bundle, unique_id};
+use crate::run::{COFFERDAM, Outcome, ROOTFS, bundle, process, unique_id};
 
 cases!("sudden":
     whoever_dies_a_deletion_leaves_nothing,
@@ -152,10 +152,7 @@ fn cycle(death: Death, early: bool) -> Result<()> {
             done(&["start", &id])?;
             ensure!(status(&id)? == "running", "it is {}", status(&id)?);
         }
-        let proxy = || -> Result<Pid> {
-            let state: serde_json::Value = serde_json::from_str(&done(&["state", &id])?)?;
-            Ok(Pid::from_raw(i32::try_from(state["pid"].as_i64().unwrap_or(0))?))
-        };
+        let proxy = || process(&serde_json::from_str(&done(&["state", &id])?)?);
         match death {
             Death::Supervisor => kill(supervisor(&id)?, Signal::SIGKILL)?,
             Death::Monitor => kill(monitor(supervisor(&id)?)?, Signal::SIGKILL)?,

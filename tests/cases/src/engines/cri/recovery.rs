@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
 
 use super::super::cases;
 use super::super::engine::Engine;
@@ -95,13 +94,11 @@ fn a_shim_that_is_killed(cri: &Cri) -> Result<()> {
 }
 
 /// The process of a container on the host.
-fn process(id: &str) -> Result<Pid> {
+fn process_of(id: &str) -> Result<Pid> {
     let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
     let answer: ContainerStatusResponse = call("ContainerStatus", &request)?;
     let info = answer.info.get("info").context("no more information")?;
-    let info: Value = serde_json::from_str(info)?;
-    let pid = info["pid"].as_i64().with_context(|| format!("no pid: {info}"))?;
-    Ok(Pid::from_raw(i32::try_from(pid)?))
+    crate::run::process(&serde_json::from_str(info)?)
 }
 
 /// With runc, the process of the container; with Cofferdam, the machine of the whole pod.
@@ -112,7 +109,7 @@ fn what_is_killed_under_a_container(cri: &Cri) -> Result<()> {
     let victims: Vec<Pid> = if Engine::is_ours() {
         processes(MONITOR, "").into_iter().filter(|pid| !before.contains(pid)).collect()
     } else {
-        ids.iter().map(|id| process(id)).collect::<Result<_>>()?
+        ids.iter().map(|id| process_of(id)).collect::<Result<_>>()?
     };
     ensure!(!victims.is_empty(), "nobody to kill");
     let begin = SystemTime::now();
