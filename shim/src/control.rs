@@ -105,6 +105,8 @@ pub(crate) enum ToSupervisor {
     Stats(String),
     /// Answer with [`Answer::OutOfMemory`] each time that the kernel kills a process of it for lack of memory.
     OutOfMemory(String),
+    /// Connect to a TCP port of the pod. Descriptor: a connected TCP socket, which is reset if nobody listens there.
+    Forward(u16),
     /// Forget a container; what runs in it is killed.
     Delete(String),
     /// The hook that this client runs, by its process group; when the connection closes before the next of these

@@ -41,12 +41,12 @@ pub use plan::{
 };
 
 /// Version of this protocol. Both sides refuse any other.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The vsock port on the host (CID 2) that the agent's control connection goes to.
 pub const CONTROL_PORT: u32 = 1024;
 
-/// The vsock port on the host that the agent dials once for each standard stream.
+/// The vsock port on the host that the agent dials once for each stream.
 pub const STDIO_PORT: u32 = 1025;
 
 /// Names one stream of one process; chosen by the host, unguessable, used once.

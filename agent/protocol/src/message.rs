@@ -120,7 +120,7 @@ pub struct Request {
     /// What is wanted.
     #[prost(
         oneof = "request::Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 20"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20"
     )]
     pub body: Option<request::Body>,
 }
@@ -184,6 +184,10 @@ pub mod request {
         /// Bring as many of the guest's CPUs online as this, and the others offline. Answer: [`super::Cpus`].
         #[prost(message, tag = "20")]
         SetCpus(SetCpus),
+        /// Connect a stream to a TCP port of the pod. Answer: done. The stream begins with one byte when it is connected,
+        /// and ends without it if nobody listens there.
+        #[prost(message, tag = "18")]
+        Forward(Forward),
     }
 
     /// Names a container.
@@ -299,6 +303,17 @@ pub mod request {
         /// How many, from 1 to those that the machine has.
         #[prost(uint32, tag = "1")]
         pub online: u32,
+    }
+
+    /// See [`Body::Forward`].
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Forward {
+        /// The port on the pod's loopback interface, by IPv4, or by IPv6 if nobody listens there; 1 to 65535.
+        #[prost(uint32, tag = "1")]
+        pub port: u32,
+        /// The stream, used both ways.
+        #[prost(uint64, tag = "2")]
+        pub stream: crate::StreamToken,
     }
 
     /// See [`Body::Shutdown`].

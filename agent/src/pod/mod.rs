@@ -22,7 +22,7 @@ use crate::error::{Failure, Result};
 use crate::guest::cgroup;
 use crate::guest::{self, Disks, OomWatch, Place, Shared, Volumes};
 use crate::launch::keeper;
-use crate::stdio::Dialer;
+use crate::stdio::{Dialer, forward};
 use crate::sys;
 use container::{Container, Process};
 
@@ -120,6 +120,7 @@ impl Pod {
             Body::Expect(expected) => {
                 return guest::expect(&expected).await.map(response::Body::Found);
             }
+            Body::Forward(wanted) => forward(&self.dialer, &wanted),
             Body::Release(release) => guest::release(&self.disks, &release.addresses),
             Body::Shutdown(_) => self.shutdown().await,
         }?;

@@ -3,12 +3,14 @@
 //! Invariant: connecting never blocks the agent.
 
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrLike, UnixAddr, VsockAddr, connect, socket,
+    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, UnixAddr, VsockAddr,
+    connect, socket,
 };
 
 use super::stream::Stream;
@@ -38,6 +40,21 @@ impl Dialer {
                 open(AddressFamily::Unix, &address).await
             }
         }
+    }
+}
+
+/// Connects to the TCP port `port` of the loopback interface.
+///
+/// # Errors
+/// Those of `connect(2)`.
+pub(super) async fn local(port: u16) -> io::Result<Stream> {
+    let v4 = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
+    match open(AddressFamily::Inet, &v4).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            let v6 = SockaddrIn6::from(SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0));
+            open(AddressFamily::Inet6, &v6).await.map_err(|_| error)
+        }
+        outcome => outcome,
     }
 }
 

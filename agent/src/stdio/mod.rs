@@ -5,6 +5,7 @@
 //! Invariant: a relay holds at most one chunk, and reads no more before it is written.
 
 mod dial;
+mod forward;
 mod relay;
 mod stream;
 
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 use crate::error::{Context, Failure, Result};
 
 pub(crate) use dial::Dialer;
+pub(crate) use forward::forward;
 pub(crate) use stream::Stream;
 
 /// A connection to the host that is being made.

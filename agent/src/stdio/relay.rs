@@ -58,6 +58,16 @@ pub(crate) fn terminal(master: Stream, host: Stream) {
     });
 }
 
+/// Copies both ways until both have ended, or one is broken.
+pub(super) async fn both(one: Stream, other: Stream) -> io::Result<()> {
+    let copy = async |from, to: &Stream| {
+        copy(from, to).await?;
+        to.finish();
+        Ok(())
+    };
+    tokio::try_join!(copy(&one, &other), copy(&other, &one)).map(drop)
+}
+
 /// Copies until the end of `from`, or an error of either.
 async fn copy(from: &Stream, to: &Stream) -> io::Result<()> {
     loop {

@@ -16,6 +16,7 @@
 
 mod events;
 mod flags;
+mod forward;
 mod launch;
 mod metrics;
 mod mounts;

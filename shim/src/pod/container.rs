@@ -9,6 +9,7 @@ use std::time::Duration;
 use cofferdam_agent_protocol::{
     CgroupSetting, ContainerPlan, Described, ProcessPlan, StreamToken, request, response,
 };
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::{broadcast, oneshot};
 
@@ -220,6 +221,21 @@ impl Pod {
     #[must_use]
     pub fn out_of_memory(&self) -> broadcast::Receiver<String> {
         self.out_of_memory.subscribe()
+    }
+
+    /// Connects to the TCP port `port` of the guest's loopback interface.
+    ///
+    /// # Errors
+    /// Nobody listens there, or the guest does not answer.
+    pub async fn forward(&self, port: u16) -> Result<UnixStream, PodError> {
+        let mut wanted = request::Forward { port: port.into(), stream: 0 };
+        let expected = self.expect(&mut wanted.stream).await?;
+        self.done(request::Body::Forward(wanted), "forward").await?;
+        let refused = || PodError { stage: None, cause: Cause::NobodyListens(port) };
+        let mut stream = expected.await.map_err(|_| refused())?;
+        // The guest says one byte if it is connected.
+        stream.read_exact(&mut [0]).await.map_err(|_| refused())?;
+        Ok(stream)
     }
 
     /// Chooses a token for each stream of `process`, and expects them.

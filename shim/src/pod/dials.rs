@@ -1,7 +1,8 @@
 //! Streams that the agent is to dial.
 //!
-//! The agent has dialled all streams of a process before it says that the process is made. What has not come a while after
-//! that does not come any more: another process of the guest may have kept it from coming.
+//! The agent has dialled all streams of a process before it says that the process is made, and any other soon after its
+//! answer. What has not come a while after that does not come any more: another process of the guest may have kept it from
+//! coming.
 //!
 //! Invariant: whoever waits for a stream gets it or hears that it will not come; nothing is kept for longer.
 
@@ -58,7 +59,7 @@ impl Dials {
         while self.next().is_some_and(|at| at <= now) {
             for token in self.due.pop_front().into_iter().flat_map(|(_, tokens)| tokens) {
                 if self.waiting.remove(&token).is_some() {
-                    tracing::warn!("a standard stream of a process did not come out of the guest");
+                    tracing::warn!("a stream did not come out of the guest");
                 }
             }
         }
@@ -71,11 +72,12 @@ impl Dials {
     }
 }
 
-/// The streams of the process that `body` makes.
+/// The streams that the agent dials for `body`.
 pub(super) fn tokens(body: &request::Body) -> Vec<StreamToken> {
     let process: Option<&ProcessPlan> = match body {
         request::Body::Create(plan) => plan.process.as_ref(),
         request::Body::Exec(exec) => exec.plan.as_deref(),
+        request::Body::Forward(forward) => return vec![forward.stream],
         _ => None,
     };
     let Some(process) = process else { return Vec::new() };

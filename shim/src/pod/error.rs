@@ -83,6 +83,9 @@ pub enum Cause {
         /// How long it had for it.
         seconds: u64,
     },
+    /// A port of the pod cannot be connected to.
+    #[error("nobody listens at port {0} of the pod")]
+    NobodyListens(u16),
     /// The agent's answer does not fit the question.
     #[error("the guest's agent answered {0} with something else")]
     WrongAnswer(&'static str),
@@ -110,6 +113,7 @@ impl Cause {
             Self::Plug { cause, .. } => cause.is_guest_failure(),
             Self::Agent { .. }
             | Self::Memory { .. }
+            | Self::NobodyListens(_)
             | Self::Stopped
             | Self::Unfit(_)
             | Self::Version { .. } => false,
@@ -130,7 +134,11 @@ impl Cause {
     fn needs_stage(&self) -> bool {
         match self {
             Self::Plug { cause, .. } => cause.needs_stage(),
-            Self::Agent { .. } | Self::Memory { .. } | Self::Stopped | Self::Unfit(_) => false,
+            Self::Agent { .. }
+            | Self::Memory { .. }
+            | Self::NobodyListens(_)
+            | Self::Stopped
+            | Self::Unfit(_) => false,
             _ => true,
         }
     }

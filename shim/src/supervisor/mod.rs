@@ -13,6 +13,7 @@
 //! Invariant: when it ends, the monitor is reaped and of the pod nothing is left; the state directories of containers
 //! that an engine is to delete stay.
 
+mod forward;
 mod hold;
 mod serve;
 mod sizer;

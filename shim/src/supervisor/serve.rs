@@ -167,6 +167,7 @@ impl Client {
                 let pair = |setting: CgroupSetting| (setting.file, setting.value);
                 return Ok(Answer::Stats(files.into_iter().map(pair).collect()));
             }
+            ToSupervisor::Forward(port) => self.shared.forward(port, fds.pop()).await?,
             ToSupervisor::Delete(container) => self.shared.delete(&container).await?,
             ToSupervisor::Launch(_) | ToSupervisor::OutOfMemory(_) | ToSupervisor::Hook(_) => {
                 return Err(Failure::other("the pod runs already"));

@@ -8,6 +8,8 @@
     reason = "`close_range` has no safe wrapper; `AsyncFd::register` and `CommandExt::pre_exec` are unsafe functions"
 )]
 
+pub(crate) mod lookup;
+
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;

@@ -10,17 +10,20 @@ use std::sync::Arc;
 use containerd_shim_protos::api::CreateTaskRequest;
 use containerd_shim_protos::ttrpc::Code;
 
+use super::super::forward::Forwarding;
 use super::super::refusal::Refusal;
 use super::super::stdio::{Owner, Stdio};
 use super::super::{mounts, options};
 use super::process::Process;
 use super::{Container, Tasks};
 use crate::config::Overrides;
+use crate::container::Saved;
 use crate::control::{Of, ToSupervisor};
 use crate::living::{ask_at, connect};
 use crate::oci::Bundle;
+use crate::oci::HostNetwork;
 use crate::pod::check_id;
-use crate::run::{Number, Options, RunError, RunPlan, create_and_leave};
+use crate::run::{Number, Options, PodKind, RunError, RunPlan, create_and_leave};
 use crate::signals::Signals;
 
 /// A container that is to be.
@@ -109,6 +112,7 @@ impl Tasks {
         let created = create_and_leave(&plan, &options, &mut Signals::none()).await;
         let program = plan.program();
         let created = created.map_err(|error| Refusal::of(&error, &program, Some(&plan)))?;
+        let forwarding = self.forward(&plan, &created.saved);
         let of = Of { container: id.to_owned(), process: String::new() };
         let pid = created.number.as_ref().map_or(self.pid, Number::get);
         let first = Process::new(of, "", stdio).with_pid(pid);
@@ -125,7 +129,21 @@ impl Tasks {
             next: Cell::new(0),
             paused: Cell::new(false),
             memory: RefCell::default(),
+            _forwarding: forwarding,
         })
+    }
+
+    /// Forwards ports of the pod, if it is one with a network namespace of its own.
+    fn forward(&self, plan: &RunPlan, saved: &Saved) -> Option<Forwarding> {
+        let HostNetwork::At(network) = &plan.network else { return None };
+        if !matches!(plan.pod, PodKind::Sandbox) {
+            return None;
+        }
+        let forwarding = Forwarding::start(network, &self.root, saved);
+        let told = forwarding.inspect_err(|error| {
+            tracing::warn!(network = %network.display(), "ports cannot be forwarded: {error}");
+        });
+        told.ok()
     }
 
     fn options(&self, id: &str, streams: [std::os::fd::OwnedFd; 3]) -> Options {

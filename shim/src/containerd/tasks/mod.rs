@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::events::Events;
+use super::forward::Forwarding;
 use super::refusal::Refusal;
 use crate::container::Saved;
 use crate::control::{Answer, ToSupervisor};
@@ -69,6 +70,8 @@ struct Container {
     paused: Cell<bool>,
     /// Who listens whether it runs out of memory.
     memory: RefCell<Option<AbortHandle>>,
+    /// Kept as long as the container.
+    _forwarding: Option<Forwarding>,
 }
 
 impl Container {

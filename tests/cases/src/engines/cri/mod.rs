@@ -17,6 +17,7 @@ mod client;
 mod containers;
 mod events;
 mod execs;
+mod forward;
 mod identity;
 mod lifecycle;
 mod logs;
@@ -47,6 +48,7 @@ pub(super) const CASES: &[&[super::Case<Cri>]] = &[
     lifecycle::CASES,
     execs::CASES,
     streams::CASES,
+    forward::CASES,
     logs::CASES,
     mounts::CASES,
     identity::CASES,
@@ -58,7 +60,8 @@ pub(super) const CASES: &[&[super::Case<Cri>]] = &[
 ];
 
 /// Those that are run with containerd 2, too, which leaves the sandbox to the shim.
-pub(super) const CASES_FOR_TWO: &[&[super::Case<Cri>]] = &[pods::CASES, execs::CASES];
+pub(super) const CASES_FOR_TWO: &[&[super::Case<Cri>]] =
+    &[pods::CASES, execs::CASES, forward::CASES];
 
 /// containerd's configuration.
 const CONFIG: &str = "/etc/containerd/config.toml";

@@ -64,6 +64,14 @@ pub(super) struct AttachRequest {
     pub(super) stderr: bool,
 }
 
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PortForwardRequest {
+    #[prost(string, tag = "1")]
+    pub(super) pod_sandbox_id: String,
+    #[prost(int32, repeated, tag = "2")]
+    pub(super) port: Vec<i32>,
+}
+
 /// The answer to what is streamed.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Place {
