@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail};
 
 use super::image::Image;
+use super::qemu;
 use crate::tools::{apt, cache, step};
 
 /// Where the root file system of the test containers is mounted in the host.
@@ -128,7 +129,7 @@ impl Machine {
         fs::write(dir.join("port"), port.to_string()).context("writing the port")?;
         fs::write(dir.join("image"), image.dir().as_os_str().as_encoded_bytes())
             .context("writing the image's name")?;
-        let mut command = qemu(&dir, &image, config, port, keep);
+        let mut command = qemu(&qemu::program()?, (&dir, &image), config, (port, keep));
         let log = File::create(dir.join("qemu.log")).context("creating qemu.log")?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut child = command.spawn().context("starting QEMU")?;
@@ -223,12 +224,17 @@ impl Drop for Machine {
 }
 
 /// The QEMU command: SVM with nested paging, emulated.
-fn qemu(dir: &Path, image: &Image, config: &Config, port: u16, keep: bool) -> Command {
+fn qemu(
+    program: &Path,
+    (dir, image): (&Path, &Image),
+    config: &Config,
+    (port, keep): (u16, bool),
+) -> Command {
     let mut command = if keep {
-        Command::new("qemu-system-x86_64")
+        Command::new(program)
     } else {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+        command.args(["--pdeathsig", "KILL"]).arg(program);
         command
     };
     if keep {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::machine::{option, require_qemu};
+use super::qemu;
 use super::stage::Stage;
 use crate::tools::{apt, cache, debian, step};
 
@@ -77,7 +78,7 @@ pub fn measure(stage: &Stage) -> Result<String> {
 /// Runs the host to its end, or until nothing has come out of it for too long: then there is no status.
 fn run(kernel: &Path, initrd: &Path, place: &Path, attempt: u32) -> Result<Option<ExitStatus>> {
     let log = File::create(place.join("qemu.log")).context("creating qemu.log")?;
-    let mut command = qemu(kernel, initrd, place, attempt);
+    let mut command = machine(kernel, initrd, place, attempt)?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let mut child = command.spawn().context("starting QEMU")?;
     let result = place.join("result");
@@ -143,9 +144,9 @@ fn pack(base: &Path, tree: &Path, initrd: &Path) -> Result<()> {
 }
 
 /// The machine: one thread emulates one CPU and counts its instructions as nanoseconds.
-fn qemu(kernel: &Path, initrd: &Path, place: &Path, attempt: u32) -> Command {
+fn machine(kernel: &Path, initrd: &Path, place: &Path, attempt: u32) -> Result<Command> {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+    command.args(["--pdeathsig", "KILL"]).arg(qemu::program()?);
     command.args(["-name", "cofferdam-measuring-host", "-no-user-config", "-nodefaults"]);
     command.args(["-no-reboot", "-display", "none", "-M", "q35", "-smp", "1", "-m", "3072"]);
     command.args(["-accel", "tcg,thread=single,tb-size=512", "-icount", "shift=0,sleep=off"]);
@@ -156,5 +157,5 @@ fn qemu(kernel: &Path, initrd: &Path, place: &Path, attempt: u32) -> Command {
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
     command.arg("-serial").arg(option("file:", &place.join("console.log"), ""));
     command.arg("-serial").arg(option("file:", &place.join("result"), ""));
-    command
+    Ok(command)
 }

@@ -15,6 +15,7 @@ pub mod link;
 pub mod local;
 pub mod machine;
 pub mod measuring;
+mod qemu;
 pub mod rootfs;
 pub mod stage;
 
