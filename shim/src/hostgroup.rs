@@ -144,6 +144,12 @@ fn relative(path: &Path) -> Option<PathBuf> {
     (!below.as_os_str().is_empty()).then_some(below)
 }
 
+/// Whether `path` is one as systemd has it, although nobody says so: `NAME.slice:PREFIX:NAME`.
+pub(crate) fn is_of_systemd(path: &Path) -> bool {
+    let mut parts = path.to_str().unwrap_or_default().splitn(3, ':');
+    parts.next().is_some_and(|slice| slice.ends_with(".slice")) && parts.nth(1).is_some()
+}
+
 /// Where systemd has the scope `PREFIX-NAME.scope` of a slice: `a-b.slice` is in `a.slice`.
 fn systemd_path(path: &Path) -> Option<PathBuf> {
     let mut parts = path.to_str()?.splitn(3, ':');

@@ -10,6 +10,10 @@ fn slices_are_directories_in_each_other() {
     assert_eq!(systemd_path(Path::new(":x:y")).unwrap(), Path::new("system.slice/x-y.scope"));
     assert_eq!(systemd_path(Path::new("-.slice::y")).unwrap(), Path::new("y.scope"));
     assert_eq!(systemd_path(Path::new("/libpod/x")), None);
+    assert!(is_of_systemd(Path::new("kubepods-pod1.slice:cri-containerd:0123")));
+    for path in ["/kubepods.slice/pod1.slice", "a.slice:b", "/a:b:c", ""] {
+        assert!(!is_of_systemd(Path::new(path)), "{path}");
+    }
 }
 
 #[test]

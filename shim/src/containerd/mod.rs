@@ -22,6 +22,7 @@ mod metrics;
 mod mounts;
 mod options;
 mod pod_config;
+mod pod_files;
 mod refusal;
 mod remove;
 mod resident;

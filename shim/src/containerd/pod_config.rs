@@ -23,13 +23,26 @@ const MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
 
 /// The part of a pod's configuration that matters here.
 #[derive(Clone, PartialEq, Message)]
-struct PodSandboxConfig {
+pub(super) struct PodSandboxConfig {
     #[prost(string, tag = "2")]
-    hostname: String,
+    pub(super) hostname: String,
+    #[prost(message, optional, tag = "4")]
+    pub(super) dns: Option<DnsConfig>,
     #[prost(btree_map = "string, string", tag = "7")]
     annotations: BTreeMap<String, String>,
     #[prost(message, optional, tag = "8")]
     linux: Option<LinuxPodSandboxConfig>,
+}
+
+/// What goes into its `resolv.conf`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DnsConfig {
+    #[prost(string, repeated, tag = "1")]
+    pub(super) servers: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) searches: Vec<String>,
+    #[prost(string, repeated, tag = "3")]
+    pub(super) options: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -52,20 +65,44 @@ struct LinuxContainerResources {
     memory_limit_in_bytes: i64,
 }
 
-/// The specification of the sandbox that `request` asks for.
+impl PodSandboxConfig {
+    /// That of the pod that `request` asks for.
+    ///
+    /// # Errors
+    /// Options that are no pod's.
+    pub(super) fn of(request: &CreateSandboxRequest) -> Result<Self> {
+        match request.options.as_ref().filter(|any| !any.type_url.is_empty()) {
+            None => Ok(Self::default()),
+            Some(any) if any.type_url.ends_with(POD) => {
+                Self::decode(any.value.as_slice()).context("the pod's configuration")
+            }
+            Some(any) => bail!("options of type {:?}; {POD} is known", any.type_url),
+        }
+    }
+
+    /// Its `resolv.conf` (`resolv.conf(5)`); empty if nothing is said of that.
+    pub(super) fn resolver(&self) -> String {
+        let dns = self.dns.clone().unwrap_or_default();
+        let line = |word: &str, values: &[String]| match values {
+            [] => String::new(),
+            values => format!("{word} {}\n", values.join(" ")),
+        };
+        let servers = dns.servers.iter().map(|server| format!("nameserver {server}\n"));
+        let servers: String = servers.collect();
+        line("search", &dns.searches) + &servers + &line("options", &dns.options)
+    }
+}
+
+/// The specification of the sandbox of `pod` that `request` asks for.
 ///
 /// # Errors
-/// Options that are no pod's, or a bundle that cannot be read.
-pub(super) fn specification(request: &CreateSandboxRequest) -> Result<Spec> {
-    let pod = match request.options.as_ref().filter(|any| !any.type_url.is_empty()) {
-        None => PodSandboxConfig::default(),
-        Some(any) if any.type_url.ends_with(POD) => {
-            PodSandboxConfig::decode(any.value.as_slice()).context("the pod's configuration")?
-        }
-        Some(any) => bail!("options of type {:?}; {POD} is known", any.type_url),
-    };
+/// A bundle that cannot be read.
+pub(super) fn specification(
+    request: &CreateSandboxRequest,
+    pod: &PodSandboxConfig,
+) -> Result<Spec> {
     let mut spec = given(Path::new(&request.bundle_path))?;
-    let linux = pod.linux.unwrap_or_default();
+    let linux = pod.linux.clone().unwrap_or_default();
     let mut annotations = take(&mut spec, "annotations");
     for (name, value) in pod.annotations.iter().chain(&request.annotations) {
         annotations.insert(name.clone(), json!(value));
@@ -100,11 +137,22 @@ pub(super) fn specification(request: &CreateSandboxRequest) -> Result<Spec> {
         section.insert("sysctl".into(), json!(linux.sysctls));
     }
     if !linux.cgroup_parent.is_empty() {
-        let path = Path::new(&linux.cgroup_parent).join(&request.sandbox_id);
-        section.insert("cgroupsPath".into(), json!(path));
+        section.insert(
+            "cgroupsPath".into(),
+            json!(cgroups_path(&linux.cgroup_parent, &request.sandbox_id)),
+        );
     }
     spec.insert("linux".into(), Value::Object(section));
     serde_json::from_value(Value::Object(spec)).context("the pod as an OCI specification")
+}
+
+/// The control group of a sandbox below `parent`, named as containerd names those of containers.
+fn cgroups_path(parent: &str, id: &str) -> String {
+    let parent = parent.trim_end_matches('/');
+    match parent.rsplit('/').next() {
+        Some(slice) if slice.ends_with(".slice") => format!("{slice}:cri-containerd:{id}"),
+        _ => format!("{parent}/{id}"),
+    }
 }
 
 /// The specification in the bundle, or an empty one.

@@ -5,6 +5,11 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
 use super::*;
 
+/// As the shim does it: from the request alone.
+fn specification(request: &CreateSandboxRequest) -> Result<Spec> {
+    super::specification(request, &PodSandboxConfig::of(request)?)
+}
+
 fn request(pod: &PodSandboxConfig) -> CreateSandboxRequest {
     let any = Any {
         type_url: format!("types.containerd.io/{POD}"),
@@ -35,6 +40,7 @@ fn a_pod_becomes_a_sandbox() {
         hostname: "web-0".into(),
         annotations: [("io.cofferdam.max_vcpus".to_owned(), "2".to_owned())].into(),
         linux: Some(linux),
+        dns: None,
     };
     let spec = serde_json::to_value(specification(&request(&pod)).unwrap()).unwrap();
     assert_eq!(spec["hostname"], "web-0");
@@ -48,6 +54,13 @@ fn a_pod_becomes_a_sandbox() {
     assert_eq!(spec["linux"]["cgroupsPath"], "/kubepods/pod1/s1");
     let network = json!({ "type": "network", "path": "/run/netns/cni-1" });
     assert!(spec["linux"]["namespaces"].as_array().unwrap().contains(&network), "{spec}");
+}
+
+#[test]
+fn control_groups_are_named_as_their_parent_is() {
+    assert_eq!(cgroups_path("/kubepods/pod1/", "s1"), "/kubepods/pod1/s1");
+    let slice = "/kubepods.slice/kubepods-pod1.slice";
+    assert_eq!(cgroups_path(slice, "s1"), "kubepods-pod1.slice:cri-containerd:s1");
 }
 
 #[test]

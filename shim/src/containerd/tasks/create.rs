@@ -19,6 +19,7 @@ use super::{Container, Tasks};
 use crate::config::Overrides;
 use crate::container::Saved;
 use crate::control::{Of, ToSupervisor};
+use crate::hostgroup::is_of_systemd;
 use crate::living::{ask_at, connect};
 use crate::oci::Bundle;
 use crate::oci::HostNetwork;
@@ -79,7 +80,12 @@ impl Tasks {
     }
 
     async fn make_of(&self, request: &CreateTaskRequest) -> Result<Container, Refusal> {
-        let bundle = Bundle::load(Path::new(&request.bundle)).map_err(RunError::from)?;
+        let mut bundle = Bundle::load(Path::new(&request.bundle)).map_err(RunError::from)?;
+        let sandbox = self.sandbox.borrow().clone();
+        if let Some(sandbox) = &sandbox {
+            let added = sandbox.files.add_to(&mut bundle.spec);
+            added.map_err(|error| Refusal::new(Code::INVALID_ARGUMENT, format!("{error:#}")))?;
+        }
         let config = options::configuration(request.options.as_ref());
         let config = config.map_err(|error| Refusal::new(Code::INVALID_ARGUMENT, error))?;
         let stdio = Stdio {
@@ -102,13 +108,17 @@ impl Tasks {
         let plan = RunPlan::new((self.root.as_path(), id), bundle, file, Overrides::default());
         let mut plan = plan.map_err(RunError::from)?;
         plan.vacate();
+        if let Some(sandbox) = self.sandbox.borrow().as_ref() {
+            sandbox.files.share(&mut plan.container.mounts);
+        }
         for warning in bundle.warnings.iter().chain(&plan.warnings) {
             tracing::warn!(id, "{warning}");
         }
         let owner = Owner { namespace: &self.namespace, container: id };
         let opened = stdio.open(owner).await;
         let opened = opened.map_err(|error| Refusal::from(anyhow::Error::from(error)))?;
-        let options = self.options(id, opened.streams);
+        let systemd = plan.cgroups_path.as_deref().is_some_and(is_of_systemd);
+        let options = Options { systemd, ..self.options(id, opened.streams) };
         let created = create_and_leave(&plan, &options, &mut Signals::none()).await;
         let program = plan.program();
         let created = created.map_err(|error| Refusal::of(&error, &program, Some(&plan)))?;

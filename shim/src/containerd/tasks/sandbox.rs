@@ -12,7 +12,8 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::sandbox_api::CreateSandboxRequest;
 use containerd_shim_protos::ttrpc::Code;
 
-use super::super::pod_config;
+use super::super::pod_config::{PodSandboxConfig, specification};
+use super::super::pod_files::PodFiles;
 use super::super::refusal::Refusal;
 use super::super::stdio::Stdio;
 use super::create::Wanted;
@@ -31,6 +32,8 @@ pub(super) struct Sandbox {
     id: String,
     container: Rc<Container>,
     created: SystemTime,
+    /// What its containers share.
+    pub(super) files: PodFiles,
 }
 
 /// What is known of a sandbox.
@@ -70,10 +73,12 @@ impl Tasks {
             let text = format!("sandbox {id}: this shim has a sandbox already");
             return Err(Refusal::new(Code::ALREADY_EXISTS, text));
         }
-        let spec = pod_config::specification(request).map_err(|error| {
+        let directory = Path::new(&request.bundle_path);
+        let described = PodSandboxConfig::of(request)
+            .and_then(|pod| Ok((specification(request, &pod)?, PodFiles::make(directory, &pod)?)));
+        let (spec, files) = described.map_err(|error| {
             Refusal::new(Code::INVALID_ARGUMENT, format!("sandbox {id}: {error:#}"))
         })?;
-        let directory = Path::new(&request.bundle_path);
         let bundle = Bundle {
             directory: directory.to_owned(),
             rootfs: directory.join("rootfs"),
@@ -90,7 +95,7 @@ impl Tasks {
         });
         let created = SystemTime::now();
         *self.sandbox.borrow_mut() =
-            Some(Rc::new(Sandbox { id: id.to_owned(), container, created }));
+            Some(Rc::new(Sandbox { id: id.to_owned(), container, created, files }));
         Ok(())
     }
 

@@ -61,7 +61,7 @@ pub(super) const CASES: &[&[super::Case<Cri>]] = &[
 
 /// Those that are run with containerd 2, too, which leaves the sandbox to the shim.
 pub(super) const CASES_FOR_TWO: &[&[super::Case<Cri>]] =
-    &[pods::CASES, execs::CASES, forward::CASES];
+    &[pods::CASES, sharing::CASES, lifecycle::CASES, execs::CASES, forward::CASES, recovery::CASES];
 
 /// containerd's configuration.
 const CONFIG: &str = "/etc/containerd/config.toml";
