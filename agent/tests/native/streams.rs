@@ -149,3 +149,62 @@ fn a_terminal_for_one_more_process() {
     assert_eq!(host.ended("c", "e"), (0, 0));
     host.delete("c", true);
 }
+
+/// Asks for a connection to `port`; its stream.
+fn forward(host: &mut Host, port: u16) -> UnixStream {
+    let stream = token();
+    host.done(request::Body::Forward(request::Forward { port: port.into(), stream }));
+    host.stream(stream)
+}
+
+#[test]
+fn a_port_is_connected_both_ways() {
+    if !possible() || in_guest() {
+        return;
+    }
+    let mut host = Host::new();
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let Ok(listener) = std::net::TcpListener::bind(address) else {
+            eprintln!("SKIPPED: this machine has no {address}");
+            continue;
+        };
+        let mut stream = forward(&mut host, listener.local_addr().unwrap().port());
+        let (mut server, _) = listener.accept().unwrap();
+        let mut first = [0];
+        stream.read_exact(&mut first).unwrap();
+        assert_eq!(first, [1]);
+        // Much, before anything is read; then the end of this side, and the other one goes on.
+        let much = vec![b'x'; 3 << 20];
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            server.read_to_end(&mut all).unwrap();
+            server.write_all(b"as much came").unwrap();
+            all
+        });
+        stream.write_all(&much).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "as much came");
+        assert_eq!(reader.join().unwrap(), much);
+    }
+    host.shutdown();
+}
+
+#[test]
+fn a_port_without_a_listener_ends_its_stream() {
+    if !possible() || in_guest() {
+        return;
+    }
+    let mut host = Host::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut all = Vec::new();
+    forward(&mut host, free).read_to_end(&mut all).unwrap();
+    assert!(all.is_empty(), "{all:?}");
+    for port in [0, 65_536] {
+        let wanted = request::Forward { port, stream: token() };
+        let (kind, text) = host.refused(request::Body::Forward(wanted));
+        assert_eq!((kind, text), (ErrorKind::Unsupported, format!("port {port}")));
+    }
+    host.shutdown();
+}

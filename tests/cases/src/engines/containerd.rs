@@ -76,9 +76,9 @@ pub(super) struct Containerd {
 }
 
 impl Containerd {
-    /// Starts Debian's and imports the image.
-    pub(super) fn start() -> Result<Self> {
-        let containerd = Self::start_with(Version::One, |_| Ok(()))?;
+    /// Starts it and imports the image.
+    pub(super) fn start(version: Version) -> Result<Self> {
+        let containerd = Self::start_with(version, |_| Ok(()))?;
         containerd.import(NAMESPACE)?;
         Ok(containerd)
     }

@@ -62,7 +62,7 @@ fn not_ours() -> bool {
 }
 
 /// A file that is another one for the time being.
-struct Covered(PathBuf);
+pub(super) struct Covered(pub(super) PathBuf);
 
 impl Covered {
     fn by(source: Option<&Path>, target: &str, kind: Option<&str>, flags: MsFlags) -> Result<Self> {
@@ -80,10 +80,10 @@ impl Drop for Covered {
 }
 
 /// A file that has another name for the time being.
-struct Away(&'static str, String);
+pub(super) struct Away(&'static str, String);
 
 impl Away {
-    fn of(path: &'static str) -> Result<Self> {
+    pub(super) fn of(path: &'static str) -> Result<Self> {
         let other = format!("{path}.away");
         fs::rename(path, &other).with_context(|| path.to_owned())?;
         Ok(Self(path, other))
@@ -98,7 +98,7 @@ impl Drop for Away {
     }
 }
 
-const KVM: &str = "/dev/kvm";
+pub(super) const KVM: &str = "/dev/kvm";
 
 fn no_kvm_is_told(containerd: &Containerd) -> Result<()> {
     if not_ours() {
@@ -215,15 +215,20 @@ fn archive(name: &str, content: &str) -> Vec<u8> {
     bytes
 }
 
+/// A guest image whose agent says hello and ends.
+pub(super) fn dying_image() -> Result<Vec<u8>> {
+    let mut image = fs::read(GUEST)?;
+    let words = format!("test.action=dying-agent test.protocol={PROTOCOL_VERSION}\n");
+    image.extend(archive("words", &words));
+    Ok(image)
+}
+
 fn an_agent_that_dies_is_told(containerd: &Containerd) -> Result<()> {
     if not_ours() {
         return Ok(());
     }
-    let mut image = fs::read(GUEST)?;
-    let words = format!("test.action=dying-agent test.protocol={PROTOCOL_VERSION}\n");
-    image.extend(archive("words", &words));
     let path = containerd.file("dying");
-    fs::write(&path, image)?;
+    fs::write(&path, dying_image()?)?;
     let path = path.display().to_string();
     let words = [
         "the machine ended: the guest kernel panicked",

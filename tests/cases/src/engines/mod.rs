@@ -106,7 +106,14 @@ pub(crate) fn trials(arguments: &Arguments, again: bool) -> Vec<Trial> {
         ]
         .concat(),
         lacking: || Version::One.lacking(),
-        start: Containerd::start,
+        start: || Containerd::start(Version::One),
+        clear: Containerd::clear,
+    };
+    let containerd2 = Group {
+        topic: "containerd2",
+        cases: [tasks::CASES, sudden::CASES].concat(),
+        lacking: || Version::Two.lacking(),
+        start: || Containerd::start(Version::Two),
         clear: Containerd::clear,
     };
     let cri = Group {
@@ -126,6 +133,7 @@ pub(crate) fn trials(arguments: &Arguments, again: bool) -> Vec<Trial> {
     let mut trials = podman.trials(arguments, again);
     trials.extend(docker.trials(arguments, again));
     trials.extend(containerd.trials(arguments, again));
+    trials.extend(containerd2.trials(arguments, again));
     trials.extend(cri.trials(arguments, again));
     trials.extend(cri2.trials(arguments, again));
     trials

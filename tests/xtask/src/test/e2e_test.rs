@@ -8,7 +8,7 @@ fn args(lane: &Lane) -> Vec<&str> {
 fn every_topic_is_in_one_of_the_lanes() {
     let lanes = lanes(None, false);
     let [first, second] = lanes.as_slice() else { panic!("{lanes:?}") };
-    let own = ["containerd::", "cri2::"];
+    let own = ["containerd::", "containerd2::", "cri2::"];
     let skipped = [&own[..], &["conformance::", "podman::", "docker::", "cri::"]].concat();
     let skip = skipped.iter().flat_map(|topic| ["--skip", *topic]);
     assert_eq!(args(first), skip.chain(own).collect::<Vec<_>>());
@@ -29,7 +29,7 @@ fn with_runc_too_when_all_is_asked_for() {
     let engines: Vec<bool> = long[1..].iter().map(|run| run.env.is_empty()).collect();
     assert_eq!(engines, [false, true].repeat(3));
     let first: Vec<bool> = lanes[0][1..].iter().map(|run| run.env.is_empty()).collect();
-    assert_eq!(first, [false, true].repeat(2));
+    assert_eq!(first, [false, true].repeat(3));
 }
 
 #[test]

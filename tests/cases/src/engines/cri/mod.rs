@@ -17,6 +17,7 @@ mod client;
 mod containers;
 mod events;
 mod execs;
+mod failing;
 mod forward;
 mod identity;
 mod lifecycle;
@@ -56,6 +57,7 @@ pub(super) const CASES: &[&[super::Case<Cri>]] = &[
     resources::CASES,
     events::CASES,
     recovery::CASES,
+    failing::CASES,
     many::CASES,
 ];
 

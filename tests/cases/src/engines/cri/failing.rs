@@ -1,0 +1,143 @@
+//! What goes wrong on the way to a pod or a container comes back as one sentence that names how far it came and the cause.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, kill};
+
+use super::super::cases;
+use super::super::engine::Engine;
+use super::super::failures::{Away, Covered, KVM, dying_image};
+use super::super::sudden::{MONITOR, processes};
+use super::Cri;
+use super::pod::{self, ended, exec, refusal};
+
+cases!(Cri:
+    no_kvm_is_told,
+    a_missing_kernel_is_told,
+    an_agent_that_dies_is_told,
+    an_image_too_large_for_its_disk_is_told,
+    a_container_without_memory_is_told,
+    a_monitor_that_dies_is_told,
+);
+
+/// Where the runtime's configuration is.
+const CONFIG: &str = "/etc/cofferdam/config.toml";
+
+/// A configuration of the runtime; the one before is put back when this goes.
+struct Configuration(Option<Vec<u8>>);
+
+impl Configuration {
+    fn of(text: &str) -> Result<Self> {
+        let before = fs::read(CONFIG).ok();
+        fs::create_dir_all(Path::new(CONFIG).parent().context("no directory")?)?;
+        fs::write(CONFIG, text)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Configuration {
+    fn drop(&mut self) {
+        let _ = match &self.0 {
+            Some(text) => fs::write(CONFIG, text),
+            None => fs::remove_file(CONFIG),
+        };
+    }
+}
+
+/// What is refused is told in one line with these words.
+fn told<T: std::fmt::Debug>(result: Result<T>, words: &[&str]) -> Result<()> {
+    let text = refusal(result)?.message;
+    println!("\n{text}");
+    ensure!(text.lines().count() == 1, "{text}");
+    for word in words {
+        ensure!(text.contains(word), "{word:?}: {text}");
+    }
+    Ok(())
+}
+
+/// A pod that cannot be, with this configuration of the runtime.
+fn pod_with(cri: &Cri, text: &str, words: &[&str]) -> Result<()> {
+    let _configuration = Configuration::of(text)?;
+    told(pod::run(&pod::config(&cri.file("logs"))), words)
+}
+
+fn no_kvm_is_told(cri: &Cri) -> Result<()> {
+    if !Engine::is_ours() {
+        return Ok(());
+    }
+    let _away = Away::of(KVM)?;
+    let words = ["opening /dev/kvm", "what may help: ", "No such file or directory"];
+    told(pod::run(&pod::config(&cri.file("logs"))), &words)
+}
+
+fn a_missing_kernel_is_told(cri: &Cri) -> Result<()> {
+    if !Engine::is_ours() {
+        return Ok(());
+    }
+    let words = ["opening the guest kernel /no/such/file: No such file or directory"];
+    pod_with(cri, "kernel = \"/no/such/file\"\n", &words)
+}
+
+fn an_agent_that_dies_is_told(cri: &Cri) -> Result<()> {
+    if !Engine::is_ours() {
+        return Ok(());
+    }
+    let image = cri.file("dying");
+    fs::write(&image, dying_image()?)?;
+    let path = image.display().to_string();
+    let words = [
+        "the machine ended: the guest kernel panicked",
+        "last stage reached: agent said hello",
+        "the guest's kernel said: Attempted to kill init!",
+        &path,
+    ];
+    pod_with(cri, &format!("image = {path:?}\n"), &words)
+}
+
+/// The pod is there; its container cannot be, and the next one can.
+fn an_image_too_large_for_its_disk_is_told(cri: &Cri) -> Result<()> {
+    if !Engine::is_ours() {
+        return Ok(());
+    }
+    let data = cri.file("full");
+    fs::create_dir_all(&data)?;
+    let path = data.display().to_string();
+    mount(None::<&str>, &data, Some("tmpfs"), MsFlags::empty(), Some("size=64k"))?;
+    let _tmpfs = Covered(data);
+    let pod = cri.pod()?;
+    {
+        let _configuration = Configuration::of(&format!("data = {path:?}\n"))?;
+        let words = ["root file system ", "making its layer in ", &path, "No space left on device"];
+        told(pod.start("true"), &words)?;
+    }
+    ensure!(pod.prints("echo there", |_| {})? == "there\n");
+    Ok(())
+}
+
+/// Its status says so.
+fn a_container_without_memory_is_told(cri: &Cri) -> Result<()> {
+    let pod = cri.pod()?;
+    let id = pod.start_with("exec tail /dev/zero", |config| {
+        config.resources().memory_limit_in_bytes = 32 << 20;
+    })?;
+    let status = ended(&id)?;
+    ensure!((status.exit_code, status.reason.as_str()) == (137, "OOMKilled"), "{status:?}");
+    Ok(())
+}
+
+fn a_monitor_that_dies_is_told(cri: &Cri) -> Result<()> {
+    if !Engine::is_ours() {
+        return Ok(());
+    }
+    let others = processes(MONITOR, "");
+    let pod = cri.pod()?;
+    let id = pod.start("sleep 1000")?;
+    for monitor in processes(MONITOR, "").iter().filter(|pid| !others.contains(pid)) {
+        kill(*monitor, Signal::SIGKILL)?;
+    }
+    ensure!(ended(&id)?.exit_code == 137);
+    told(exec(&id, "true"), &["is in CONTAINER_EXITED state"])
+}
