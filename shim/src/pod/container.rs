@@ -19,6 +19,9 @@ use super::{Cause, ExitStatus, Expected, Pod, PodError, stopped, stream};
 /// How long the agent may take to hear that what it makes is not wanted any more.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
+/// How long a port of the pod may take to accept a connection.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
+
 impl Pod {
     /// Creates a container. Streams are asked for where `plan.process` has a terminal or stdio; the
     /// tokens are chosen here.
@@ -232,10 +235,13 @@ impl Pod {
         let expected = self.expect(&mut wanted.stream).await?;
         self.done(request::Body::Forward(wanted), "forward").await?;
         let refused = || PodError { stage: None, cause: Cause::NobodyListens(port) };
-        let mut stream = expected.await.map_err(|_| refused())?;
-        // The guest says one byte if it is connected.
-        stream.read_exact(&mut [0]).await.map_err(|_| refused())?;
-        Ok(stream)
+        let connected = async {
+            let mut stream = expected.await.ok()?;
+            // The guest says one byte if it is connected.
+            stream.read_exact(&mut [0]).await.ok().map(|_| stream)
+        };
+        let stream = tokio::time::timeout(CONNECTED_WITHIN, connected).await;
+        stream.ok().flatten().ok_or_else(refused)
     }
 
     /// Chooses a token for each stream of `process`, and expects them.

@@ -1,12 +1,13 @@
 //! The actor against a fake monitor and agent: all goes well, and everything that can go wrong.
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream as StdStream;
 
 use cofferdam_agent_protocol as protocol;
 use cofferdam_vmm_api::{ExitReason, FromMonitor, StageName};
 use protocol::{AgentError, ErrorKind, agent_frame, host_frame, request, response};
 
-use super::fake_test::{Guest, container, with};
+use super::fake_test::{Agent, Guest, container, with};
 use super::*;
 use crate::timeline::PodStage;
 
@@ -396,4 +397,41 @@ fn a_program_that_is_no_monitor_is_reported() {
     assert_eq!(error.cause, expected);
     let missing = runtime.block_on(async { Monitor::spawn(std::path::Path::new("/no/monitor")) });
     assert_eq!(missing.unwrap_err().to_string(), "starting the monitor /no/monitor");
+}
+
+/// The stream that the agent is asked to connect to a port.
+fn asked_to_forward(guest: &Guest, agent: &mut Agent, port: u32) -> StdStream {
+    let (id, request::Body::Forward(wanted)) = agent.request() else { panic!("not forward") };
+    assert_eq!(wanted.port, port);
+    agent.answer(id, response::Body::Done(response::Done {}));
+    guest.dial_stream(wanted.stream)
+}
+
+#[test]
+fn a_port_is_forwarded_or_refused() {
+    let guest = |guest: Guest| {
+        guest.boot();
+        let mut agent = guest.agent();
+        let mut stream = asked_to_forward(&guest, &mut agent, 80);
+        stream.write_all(&[1]).unwrap();
+        stream.write_all(b"hello").unwrap();
+        drop(stream);
+        // Nobody listens; and an agent that refuses.
+        drop(asked_to_forward(&guest, &mut agent, 81));
+        let (id, _) = agent.request();
+        let error = AgentError { kind: ErrorKind::Other.into(), message: "no".into() };
+        agent.answer(id, response::Body::Error(error));
+        guest.end();
+    };
+    let host = async |pod: &Pod| {
+        pod.ready().await.unwrap();
+        let mut stream = pod.forward(80).await.unwrap();
+        let mut text = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text).await.unwrap();
+        assert_eq!(text, "hello");
+        let refused = pod.forward(81).await.unwrap_err();
+        assert_eq!(refused.to_string(), "nobody listens at port 81 of the pod");
+        assert_eq!(pod.forward(82).await.unwrap_err().to_string(), "no");
+    };
+    with(guest, host);
 }
