@@ -6,7 +6,7 @@
 //!
 //! Invariant: no other byte of the file changes, and taking the block out gives the file that was there.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -45,7 +45,8 @@ pub(super) fn plan(prefix: &Prefix, file: &Path, before: Option<&Added>) -> Resu
     let created = before.map_or(there.is_none(), |added| added.created);
     let old = there.unwrap_or_default();
     let name = file.display();
-    let rest = match before {
+    // The last time may have ended before it was written, and somebody may have taken it out.
+    let rest = match before.filter(|_| old.contains(BEGIN)) {
         Some(added) => without(&old, &added.block).with_context(|| {
             format!("{name}: the lines of `cofferdam install` were changed: remove them by hand")
         })?,
@@ -65,6 +66,11 @@ pub(super) fn plan(prefix: &Prefix, file: &Path, before: Option<&Added>) -> Resu
 }
 
 impl Edit {
+    /// What there will be.
+    pub(super) fn added(&self) -> &Added {
+        &self.added
+    }
+
     /// Does it.
     pub(super) fn apply(self, prefix: &Prefix, report: &mut Report) -> Result<Added> {
         if let Some(text) = &self.text {
@@ -84,6 +90,7 @@ pub(super) fn remove(prefix: &Prefix, added: &Added, report: &mut Report) -> Res
     let Some(old) = read(prefix, &added.file)? else { return Ok(()) };
     let name = added.file.display();
     match without(&old, &added.block) {
+        None if !old.contains(BEGIN) => return Ok(()),
         None => {
             let kept = format!(
                 "{name}: the lines of `cofferdam install` were changed since, remove them by hand"
@@ -116,11 +123,13 @@ fn read(prefix: &Prefix, file: &Path) -> Result<Option<String>> {
 
 fn replace(prefix: &Prefix, file: &Path, text: &str) -> Result<()> {
     let path = prefix.on_host(file);
-    let mode = path.metadata().map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777);
+    let there = path.metadata().ok();
+    let mode = there.as_ref().map_or(0o644, |metadata| metadata.mode() & 0o7777);
+    let owner = there.map(|metadata| (metadata.uid(), metadata.gid()));
     if let Some(parent) = file.parent() {
         place::make_directories(prefix, parent)?;
     }
-    place::write(&path, &mut text.as_bytes(), mode)
+    place::write(&path, &mut text.as_bytes(), mode, owner)
 }
 
 /// `text` without `block`, if it is there as it was written.

@@ -189,6 +189,31 @@ fn lines_of_containerd_that_were_changed_stay() {
 }
 
 #[test]
+fn lines_of_containerd_that_are_gone_are_added_again_or_forgotten() {
+    let host = Host::new();
+    host.write("etc/containerd/config.toml", "version = 2\n");
+    let owner = (5, 7);
+    let file = host.path("etc/containerd/config.toml");
+    let owned = std::os::unix::fs::chown(&file, Some(owner.0), Some(owner.1)).is_ok();
+    let request = host.request("/opt/c", true);
+    host.install(&request).unwrap();
+    let whole = host.read("etc/containerd/config.toml");
+    // As if the last time had ended just before, or a person had taken them out.
+    fs::write(&file, "version = 2\n").unwrap();
+    host.install(&request).unwrap();
+    assert_eq!(host.read("etc/containerd/config.toml"), whole);
+    if owned {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = file.metadata().unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), owner);
+    }
+    fs::write(&file, "version = 2\n").unwrap();
+    let report = uninstall(&request).unwrap();
+    assert!(report.kept.is_empty(), "{report:?}");
+    assert_eq!(host.read("etc/containerd/config.toml"), "version = 2\n");
+}
+
+#[test]
 fn an_installation_that_was_interrupted_goes_on() {
     let host = Host::new();
     let request = host.request("/opt/c", false);

@@ -140,6 +140,6 @@ impl Manifest {
     pub(super) fn save(&self, prefix: &Prefix) -> Result<()> {
         let path = prefix.on_host(&prefix.manifest());
         let text = serde_json::to_vec_pretty(self).context("encoding the list of files")?;
-        place::write(&path, &mut text.as_slice(), 0o644)
+        place::write(&path, &mut text.as_slice(), 0o644, None)
     }
 }

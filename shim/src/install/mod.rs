@@ -112,6 +112,9 @@ impl Plan {
         // Should this end in the middle, what was placed so far is known to be ours.
         let mut both = now.clone();
         both.entries.extend(before.entries.iter().cloned());
+        if let Some(edit) = &self.containerd {
+            both.containerd = Some(edit.added().clone());
+        }
         both.save(prefix)?;
         for (step, item) in &self.steps {
             match step {

@@ -5,7 +5,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -16,10 +16,10 @@ use super::layout::{CONFIGURATION, Item, Kind, Prefix};
 pub(super) fn place(prefix: &Prefix, item: &Item) -> Result<()> {
     let path = prefix.on_host(&item.path);
     match &item.kind {
-        Kind::Configuration => write(&path, &mut CONFIGURATION.as_bytes(), 0o644),
+        Kind::Configuration => write(&path, &mut CONFIGURATION.as_bytes(), 0o644, None),
         Kind::Copy(source, mode) => {
             let failed = || format!("opening {}", source.display());
-            write(&path, &mut File::open(source).with_context(failed)?, *mode)
+            write(&path, &mut File::open(source).with_context(failed)?, *mode, None)
         }
         Kind::Link(target) => {
             let failed = || format!("making the link {}", path.display());
@@ -31,13 +31,21 @@ pub(super) fn place(prefix: &Prefix, item: &Item) -> Result<()> {
     }
 }
 
-/// Writes `content` to the file at `path`, which has `mode` then.
-pub(super) fn write(path: &Path, content: &mut impl Read, mode: u32) -> Result<()> {
+/// Writes `content` to the file at `path`, which has `mode` then, and `owner` (user and group) instead of us if given.
+pub(super) fn write(
+    path: &Path,
+    content: &mut impl Read,
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> Result<()> {
     let beside = beside(path);
     let made = || -> io::Result<()> {
         // What it is to be may be for few to read.
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
         io::copy(content, &mut file)?;
+        if let Some((user, group)) = owner {
+            fchown(&file, Some(user), Some(group))?;
+        }
         file.set_permissions(Permissions::from_mode(mode))?;
         file.sync_all()?;
         std::fs::rename(&beside, path)
