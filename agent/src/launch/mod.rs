@@ -12,6 +12,7 @@
 
 pub(crate) mod channel;
 mod copy_up;
+mod deadline;
 mod devices;
 mod hooks;
 pub(crate) mod keeper;

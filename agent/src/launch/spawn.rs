@@ -18,9 +18,10 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 use prost::Message as _;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::sleep;
 
 use super::channel::{self, Message};
+use super::deadline::Deadline;
 use super::plan::LaunchPlan;
 pub(crate) use super::stages::Join;
 use super::stages::Stages;
@@ -87,7 +88,7 @@ enum Limit {
     /// From the word to go.
     Within(Duration),
     /// In all.
-    Until(Instant),
+    By(Deadline),
 }
 
 /// Launches a process.
@@ -100,7 +101,7 @@ pub(crate) async fn launch(launch: Launch<'_>) -> Result<Launched> {
     let process = process.ok_or_else(|| Failure::unsupported("a plan without a process"))?;
     let setup = plan.setup.as_deref();
     let clocks = clocks(setup);
-    let until = Instant::now() + EXECUTED_WITHIN;
+    let executed = Deadline::after(EXECUTED_WITHIN);
     let (mut channel, pid) = start(&launch, &clocks)?;
     let mut pidfd = sys::open_pidfd(pid).context(|| "opening the process".into())?;
     let direct = launch.joins.is_empty() && clocks.is_empty();
@@ -113,15 +114,15 @@ pub(crate) async fn launch(launch: Launch<'_>) -> Result<Launched> {
     let (limit, ready) = match setup {
         Some(setup) => (
             Limit::Within(STARTED_WITHIN + hooks_take(setup.start_hooks.as_ref())),
-            Instant::now() + READY_WITHIN + hooks_take(setup.create_hooks.as_ref()),
+            Deadline::after(READY_WITHIN + hooks_take(setup.create_hooks.as_ref())),
         ),
-        None => (Limit::Until(until), until),
+        None => (Limit::By(executed), executed),
     };
     let waiting = Waiting { channel, pidfd: watched, limit };
     let mut launched = Launched { pid, pidfd, terminal: None, waiting };
-    let outcome = timeout_at(ready, launched.prepare(plan, process, &launch.group)).await;
-    let late = |_| Failure::other("the launcher was not ready in time");
-    if let Err(failure) = outcome.map_err(late).and_then(|outcome| outcome) {
+    let outcome = ready.wait(launched.prepare(plan, process, &launch.group)).await;
+    let late = || Err(Failure::other("the launcher was not ready in time"));
+    if let Err(failure) = outcome.unwrap_or_else(late) {
         launched.kill();
         return Err(failure);
     }
@@ -202,8 +203,8 @@ pub(super) async fn next(
 
 /// The process that the first stage made.
 async fn sibling(channel: &mut AsyncFd<OwnedFd>, first: BorrowedFd<'_>) -> Result<Pid> {
-    let late = |_| Failure::other("the namespaces were not joined in time");
-    match timeout(JOINED_WITHIN, next(channel, first)).await.map_err(late)?? {
+    let said = Deadline::after(JOINED_WITHIN).wait(next(channel, first)).await;
+    match said.ok_or_else(|| Failure::other("the namespaces were not joined in time"))?? {
         Some(Message::Sibling(pid)) if pid > 0 => Ok(Pid::from_raw(pid)),
         Some(Message::Failed(failure)) => Err(failure),
         _ => Err(Failure::other("the launcher ended while it joined the namespaces")),
@@ -224,13 +225,12 @@ impl Waiting {
     pub(crate) async fn go(mut self) -> Result<()> {
         let fd = self.channel.get_ref().as_fd();
         channel::send(fd, &Message::Go).context(|| "starting the process".into())?;
-        let until = match self.limit {
-            Limit::Within(within) => Instant::now() + within,
-            Limit::Until(until) => until,
+        let deadline = match self.limit {
+            Limit::Within(within) => Deadline::after(within),
+            Limit::By(deadline) => deadline,
         };
-        let late = |_| Failure::other("the process did not start in time");
-        let said = next(&mut self.channel, self.pidfd.as_fd());
-        match timeout_at(until, said).await.map_err(late)?? {
+        let said = deadline.wait(next(&mut self.channel, self.pidfd.as_fd())).await;
+        match said.ok_or_else(|| Failure::other("the process did not start in time"))?? {
             None => Ok(()),
             Some(Message::Failed(failure)) => Err(failure),
             Some(_) => Err(Failure::other("the launcher said something unexpected")),
