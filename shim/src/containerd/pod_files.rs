@@ -38,12 +38,8 @@ impl PodFiles {
     /// A file of the host that cannot be read, or one that cannot be written.
     pub(super) fn make(bundle: &Path, pod: &PodSandboxConfig) -> Result<Self> {
         let files = Self { directory: bundle.join(DIRECTORY) };
-        match fs::create_dir_all(&files.directory) {
-            Ok(()) => {}
-            Err(error) => {
-                return Err(error).context(format!("making {}", files.directory.display()));
-            }
-        }
+        let made = fs::create_dir_all(&files.directory);
+        made.with_context(|| format!("making {}", files.directory.display()))?;
         let hostname = if pod.hostname.is_empty() {
             rustix::system::uname().nodename().to_string_lossy().into_owned()
         } else {
