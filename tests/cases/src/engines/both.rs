@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 
 use super::cases;
 use super::engine::{Engine, IMAGE, Kind, parsed};
+use crate::call::eventually;
 use crate::run::unique_id;
 
 cases!(
@@ -69,9 +70,10 @@ fn a_container_in_the_background(engine: &Engine) -> Result<()> {
     }
     engine.call(&["kill", "--signal", "TERM", &name])?.exits(0)?;
     engine.call(&["wait", &name])?.exits(0)?.prints("5")?;
-    let state = "{{.State.Status}} {{.State.ExitCode}}";
-    ensure!(engine.inspect(&name, state)? == "exited 5", "{}", engine.inspect(&name, state)?);
-    Ok(())
+    // podman calls it stopped until it has cleaned up.
+    eventually("the end to be told", || {
+        Ok(engine.inspect(&name, "{{.State.Status}} {{.State.ExitCode}}")? == "exited 5")
+    })
 }
 
 fn exec(engine: &Engine) -> Result<()> {
