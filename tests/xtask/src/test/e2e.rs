@@ -29,7 +29,7 @@ const ENGINE_SETTING: &str = "COFFERDAM_CASE_ENGINE_RUNTIME";
 /// The topics of engines, and the list of conformance, by lanes that take about as long as each other: the first one
 /// begins with all other cases.
 const LANES: [&[&str]; 2] =
-    [&["containerd", "containerd2", "cri2"], &["conformance", "podman", "docker", "cri"]];
+    [&["containerd", "containerd2"], &["conformance", "podman", "docker", "cri", "cri2"]];
 
 /// How often the cases are begun, if the emulated host dies under them.
 const HOSTS: u32 = 2;
