@@ -12,12 +12,14 @@ use super::super::engine::Engine;
 use super::super::failures::{Away, Covered, KVM, dying_image};
 use super::super::sudden::{MONITOR, processes};
 use super::Cri;
+use super::messages::NOT_READY;
 use super::pod::{self, ended, exec, refusal};
+use crate::call::eventually;
 
 cases!(Cri:
     no_kvm_is_told,
     a_missing_kernel_is_told,
-    an_agent_that_dies_is_told,
+    an_agent_that_dies_ends_its_pod,
     an_image_too_large_for_its_disk_is_told,
     a_container_without_memory_is_told,
     a_monitor_that_dies_is_told,
@@ -81,20 +83,21 @@ fn a_missing_kernel_is_told(cri: &Cri) -> Result<()> {
     pod_with(cri, "kernel = \"/no/such/file\"\n", &words)
 }
 
-fn an_agent_that_dies_is_told(cri: &Cri) -> Result<()> {
+/// Its machine is there and ends at once: so does the pod, and no container can be in it.
+fn an_agent_that_dies_ends_its_pod(cri: &Cri) -> Result<()> {
     if !Engine::is_ours() {
         return Ok(());
     }
     let image = cri.file("dying");
     fs::write(&image, dying_image()?)?;
-    let path = image.display().to_string();
-    let words = [
-        "the machine ended: the guest kernel panicked",
-        "last stage reached: agent said hello",
-        "the guest's kernel said: Attempted to kill init!",
-        &path,
-    ];
-    pod_with(cri, &format!("image = {path:?}\n"), &words)
+    let text = format!("image = {:?}\n", image.display().to_string());
+    let configuration = Configuration::of(&text)?;
+    let pod = cri.pod()?;
+    drop(configuration);
+    eventually("the end of the pod", || Ok(pod.state()? == NOT_READY))?;
+    told(pod.start("true"), &["sandbox container"])?;
+    pod.stop()?;
+    pod.remove()
 }
 
 /// The pod is there; its container cannot be, and the next one can.
