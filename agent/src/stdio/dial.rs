@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
+use cofferdam_agent_protocol::{STDIO_PORT, StreamToken};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, UnixAddr, VsockAddr,
@@ -40,6 +41,16 @@ impl Dialer {
                 open(AddressFamily::Unix, &address).await
             }
         }
+    }
+
+    /// Connects the stream that the host knows by `token`.
+    ///
+    /// # Errors
+    /// As [`Self::dial`], and those of `write(2)`.
+    pub(super) async fn stream(&self, token: StreamToken) -> io::Result<Stream> {
+        let stream = self.dial(STDIO_PORT).await?;
+        stream.write_all(&token.to_le_bytes()).await?;
+        Ok(stream)
     }
 }
 

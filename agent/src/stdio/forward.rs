@@ -5,7 +5,7 @@
 
 use std::io;
 
-use cofferdam_agent_protocol::{STDIO_PORT, StreamToken, request};
+use cofferdam_agent_protocol::{StreamToken, request};
 
 use super::dial::{Dialer, local};
 use super::relay;
@@ -31,8 +31,7 @@ pub(crate) fn forward(dialer: &Dialer, wanted: &request::Forward) -> Result<()> 
 }
 
 async fn serve(dialer: &Dialer, token: StreamToken, port: u16) -> io::Result<()> {
-    let host = dialer.dial(STDIO_PORT).await?;
-    host.write_all(&token.to_le_bytes()).await?;
+    let host = dialer.stream(token).await?;
     let port = local(port).await?;
     host.write_all(&[CONNECTED]).await?;
     relay::both(host, port).await

@@ -12,7 +12,7 @@ mod stream;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use cofferdam_agent_protocol::{ProcessPlan, STDIO_PORT, StreamToken};
+use cofferdam_agent_protocol::{ProcessPlan, StreamToken};
 use nix::fcntl::OFlag;
 use nix::unistd::{Uid, fchown, pipe2};
 use tokio::task::JoinHandle;
@@ -124,11 +124,7 @@ fn watched(fd: OwnedFd) -> Result<Stream> {
 /// Starts to connect the stream `token`.
 fn connect(dialer: &Dialer, token: StreamToken) -> Connecting {
     let dialer = dialer.clone();
-    tokio::spawn(async move {
-        let stream = dialer.dial(STDIO_PORT).await?;
-        stream.write_all(&token.to_le_bytes()).await?;
-        Ok(stream)
-    })
+    tokio::spawn(async move { dialer.stream(token).await })
 }
 
 /// The finished connection.

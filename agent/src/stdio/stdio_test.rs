@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use cofferdam_agent_protocol::Stdio;
+use cofferdam_agent_protocol::{STDIO_PORT, Stdio};
 
 use super::*;
 

@@ -11,9 +11,9 @@ use super::super::cases;
 use super::super::engine::Engine;
 use super::super::failures::{Away, Covered, KVM, dying_image};
 use super::super::sudden::{MONITOR, processes};
-use super::Cri;
 use super::messages::NOT_READY;
 use super::pod::{self, ended, exec, refusal};
+use super::{Config, Cri};
 use crate::call::eventually;
 
 cases!(Cri:
@@ -28,25 +28,12 @@ cases!(Cri:
 /// Where the runtime's configuration is.
 const CONFIG: &str = "/etc/cofferdam/config.toml";
 
-/// A configuration of the runtime; the one before is put back when this goes.
-struct Configuration(Option<Vec<u8>>);
-
-impl Configuration {
-    fn of(text: &str) -> Result<Self> {
-        let before = fs::read(CONFIG).ok();
-        fs::create_dir_all(Path::new(CONFIG).parent().context("no directory")?)?;
-        fs::write(CONFIG, text)?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Configuration {
-    fn drop(&mut self) {
-        let _ = match &self.0 {
-            Some(text) => fs::write(CONFIG, text),
-            None => fs::remove_file(CONFIG),
-        };
-    }
+/// Gives the runtime this configuration; the one before is put back when what this gives goes.
+fn configured(text: &str) -> Result<Config> {
+    let before = Config::now(CONFIG);
+    fs::create_dir_all(Path::new(CONFIG).parent().context("no directory")?)?;
+    fs::write(CONFIG, text)?;
+    Ok(before)
 }
 
 /// What is refused is told in one line with these words.
@@ -62,7 +49,7 @@ fn told<T: std::fmt::Debug>(result: Result<T>, words: &[&str]) -> Result<()> {
 
 /// A pod that cannot be, with this configuration of the runtime.
 fn pod_with(cri: &Cri, text: &str, words: &[&str]) -> Result<()> {
-    let _configuration = Configuration::of(text)?;
+    let _configuration = configured(text)?;
     told(pod::run(&pod::config(&cri.file("logs"))), words)
 }
 
@@ -91,7 +78,7 @@ fn an_agent_that_dies_ends_its_pod(cri: &Cri) -> Result<()> {
     let image = cri.file("dying");
     fs::write(&image, dying_image()?)?;
     let text = format!("image = {:?}\n", image.display().to_string());
-    let configuration = Configuration::of(&text)?;
+    let configuration = configured(&text)?;
     let pod = cri.pod()?;
     drop(configuration);
     told(
@@ -115,7 +102,7 @@ fn an_image_too_large_for_its_disk_is_told(cri: &Cri) -> Result<()> {
     let _tmpfs = Covered(data);
     let pod = cri.pod()?;
     {
-        let _configuration = Configuration::of(&format!("data = {path:?}\n"))?;
+        let _configuration = configured(&format!("data = {path:?}\n"))?;
         let words = ["root file system ", "making its layer in ", &path, "No space left on device"];
         told(pod.start("true"), &words)?;
     }

@@ -78,14 +78,24 @@ pub(super) struct Cri {
     shared: RefCell<Option<(String, PodSandboxConfig)>>,
 }
 
-/// The configuration that was there before, put back when this goes.
-struct Config(Option<Vec<u8>>);
+/// A configuration as it was before, put back when this goes.
+struct Config {
+    path: &'static str,
+    text: Option<Vec<u8>>,
+}
+
+impl Config {
+    /// What is at `path` now.
+    fn now(path: &'static str) -> Self {
+        Self { path, text: fs::read(path).ok() }
+    }
+}
 
 impl Drop for Config {
     fn drop(&mut self) {
-        let _ = match &self.0 {
-            Some(text) => fs::write(CONFIG, text),
-            None => fs::remove_file(CONFIG),
+        let _ = match &self.text {
+            Some(text) => fs::write(self.path, text),
+            None => fs::remove_file(self.path),
         };
     }
 }
@@ -93,7 +103,7 @@ impl Drop for Config {
 impl Cri {
     /// Starts it.
     pub(super) fn start(version: Version) -> Result<Self> {
-        let config = Config(fs::read(CONFIG).ok());
+        let config = Config::now(CONFIG);
         let containerd = Containerd::start_with(version, |directory| {
             let network = directory.join("network");
             fs::create_dir_all(&network)?;
